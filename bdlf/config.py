@@ -1,0 +1,287 @@
+"""The schema of the whole configuration, and where its YAML files are found.
+
+Every key of a run is a field here; a key or a type that is not is refused before anything starts. The *choices*
+(options of groups, recipes per dataset, rows of the paper's tables) are YAML files under `conf/` and `sweeps/`.
+Nothing here imports torch: `--help` and a typo answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+LOSS_GROUPS: dict[str, tuple[str, ...]] = {
+    "app": ("fkl", "dkl", "dcorr"),
+    "cmf": ("id_fused", "fbkl"),
+    "detail": ("id_detail", "odkl"),
+}
+"""Terms that the paper switches together: Eqs. 15, 19 and 8."""
+
+
+@dataclass
+class Synthetic:
+    """How much of the synthetic set is drawn; read only where `dataset.name` is `synthetic`."""
+
+    train_identities: int = 96
+    test_identities: int = 64
+    images_per_identity: int = 8  # of each modality
+
+
+@dataclass
+class Dataset:
+    name: str = MISSING  # sysu | regdb | llcm | synthetic
+    root: str | None = None
+    split: int = 1  # RegDB's split, 1..10
+    seed: int = 0  # of the synthetic identities; independent of the run's seed
+    synthetic: Synthetic = field(default_factory=Synthetic)
+
+
+@dataclass
+class Image:
+    height: int = 384
+    width: int = 144
+
+
+@dataclass
+class Data:
+    cache_dir: str | None = None  # decoded images; null: the user's cache folder
+
+
+@dataclass
+class Batch:
+    identities: int = 8
+    images: int = 4  # of each identity and modality
+
+
+@dataclass
+class Augment:
+    crop: bool = True
+    pad: int = 10  # pixels of zero padding before the random crop
+    flip: float = 0.5  # probability
+    erase: float = 0.5  # probability, channel-level random erasing
+    exchange: float = 0.5  # probability, visible half only
+
+
+@dataclass
+class Backbone:
+    name: str = "resnet50"  # resnet50 | resnet18 | resnet10
+    weights: str = "imagenet"  # imagenet | none | a file
+    last_stride: int = 1
+    pooling: str = "gem"  # gem | avg
+
+
+@dataclass
+class Dfe:
+    enabled: bool = True
+    stage: int = 3
+    blocks: int = 6
+    scale: str = "tanh"  # tanh: exp(tanh(F3)) | exp: exp(F3), Eq. 3 as printed
+    init: str = "zero"  # of the last convolution of each F: zero | default
+    attention_scaled: bool = True  # false: Eq. 4 as printed
+    attention_zero_value: bool = False  # W_v starts at zero
+    mask_own_identity: bool = False  # rows do not attend to their own identity in the other modality
+    norm: str = "shared"  # BatchNorm of Z^D: shared | per_modality
+
+
+@dataclass
+class Beg:
+    projection: str = "free"  # free: learnable P, Eq. 10 by the orth term | orthogonal: P = U U^T by construction
+    init: str = "projector"  # of a free P: projector (rank C/2) | kaiming
+    fusion_scaled: bool = True  # batch step of Eq. 16 also / sqrt(C); false: as printed
+    fusion_zero_value: bool = True  # Pv and Qv start at zero; false: random
+
+
+@dataclass
+class Switch:
+    """A group of terms. None (only `detail`): on whenever Z^D is built for something else."""
+
+    enabled: bool | None = True
+
+
+@dataclass
+class Term:
+    """One term. `enabled` None: as its group says; a weight of 0 switches it off as well."""
+
+    enabled: bool | None = True
+    weight: float = 1.0
+
+
+@dataclass
+class Triplet(Term):
+    margin: float = 0.3
+
+
+@dataclass
+class Mutual(Term):
+    reduction: str = "sum"  # of the two directions: sum | mean
+
+
+@dataclass
+class Fkl(Term):
+    form: str = "normalized"  # normalized | raw (literal)
+    detach: bool = True  # no gradient into Z^D
+
+
+@dataclass
+class Dcorr(Term):
+    gamma: float = 1.01
+    clamp: bool = False  # clamp the denominator's correlations at 0 before squaring
+    detach: bool = True
+
+
+@dataclass
+class Skd(Term):
+    form: str = "stable"  # stable | outside | literal
+    delta: float = 0.01
+    gamma: float = 0.1
+
+
+@dataclass
+class Loss:
+    ramp: float = 0.3  # fraction of the run over which the distillation terms grow to full weight
+    app: Switch = field(default_factory=Switch)
+    cmf: Switch = field(default_factory=Switch)
+    detail: Switch = field(default_factory=Switch)
+    id: Term = field(default_factory=Term)
+    tri: Triplet = field(default_factory=Triplet)
+    okl: Mutual = field(default_factory=Mutual)
+    id_detail: Term = field(default_factory=Term)
+    odkl: Term = field(default_factory=Term)
+    id_base: Term = field(default_factory=Term)
+    bkl: Mutual = field(default_factory=Mutual)
+    id_fused: Term = field(default_factory=Term)
+    fbkl: Mutual = field(default_factory=Mutual)
+    fkl: Fkl = field(default_factory=Fkl)
+    dkl: Term = field(default_factory=Term)
+    dcorr: Dcorr = field(default_factory=Dcorr)
+    orth: Term = field(default_factory=Term)
+    skd: Skd = field(default_factory=Skd)
+
+
+@dataclass
+class Optimizer:
+    lr: float = 0.1
+    backbone_scale: float = 0.1  # the backbone's rate / lr
+    projection_scale: float = 0.1  # the rate of P and of the fusion's matrices / lr
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    clip: float | None = 10.0  # gradient norm; null: not clipped
+
+
+@dataclass
+class Schedule:
+    epochs: int = 220
+    steps_per_epoch: int | None = None  # null: floor(max(#V, #I) / images of one modality in a batch)
+    warmup_epochs: int = 10  # rate (epoch + 1) / warmup_epochs; 0: none
+    milestones: list[int] = field(default_factory=list)  # epochs from which the rate is divided by 10, again
+
+
+@dataclass
+class Ema:
+    enabled: bool = True
+    decay: float = 0.999
+
+
+@dataclass
+class Evaluation:
+    every: int | None = None  # epochs between evaluations during training; null: only at the end
+    batch: int = 256  # images embedded at a time
+    flip: bool = True
+    feature: str = "after_bn"  # after_bn | before_bn (the BN-neck)
+    mode: str | None = None  # null in these five: every one that the dataset has, at its default
+    shots: int | None = None
+    direction: str | None = None
+    gallery: str | None = None
+    reading: str | None = None
+
+
+@dataclass
+class Tracker:
+    name: str = "wandb"  # wandb | none
+    project: str = "bdlf"
+    entity: str | None = None
+
+
+@dataclass
+class Config:
+    """A run. What each group's options set is in `conf/<group>/`."""
+
+    dataset: Dataset = field(default_factory=Dataset)
+    image: Image = field(default_factory=Image)
+    data: Data = field(default_factory=Data)
+    batch: Batch = field(default_factory=Batch)
+    augment: Augment = field(default_factory=Augment)
+    backbone: Backbone = field(default_factory=Backbone)
+    dfe: Dfe = field(default_factory=Dfe)
+    beg: Beg = field(default_factory=Beg)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    ema: Ema = field(default_factory=Ema)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    tracker: Tracker = field(default_factory=Tracker)
+    precision: str = "32-true"  # 32-true | bf16-mixed
+    devices: str = "auto"  # auto | cpu | cuda
+    threads: int | None = None  # CPU threads; null: PyTorch's choice
+    deterministic: bool = False
+    seed: int = 0
+    variant: str = "full"
+    label: str | None = None  # name of the run's folder; null: from variant, stage and blocks
+    output: str = "outputs"
+    sweep: str = "multirun"  # name under <output>/sweeps of what -m or a sweep file started
+    dry_run: bool = False
+    rerun: bool = False
+    debug: bool = False
+
+
+@dataclass
+class EvaluateConfig:
+    """`python -m bdlf.evaluate`: a run folder scored again; null in `evaluation` and `dataset`: as in the run."""
+
+    run: str = MISSING
+    output: str | None = None  # null: <run>/evaluations/<hash8>
+    root: str | None = None  # the dataset, where it has moved since the run
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    save_features: bool = False
+    devices: str = "auto"
+    debug: bool = False
+
+
+def terms_in(loss: Loss) -> dict[str, Term]:
+    """Every term of the schema by name, in the order of the schema."""
+    values = ((f.name, getattr(loss, f.name)) for f in dataclasses.fields(loss))
+    return {name: value for name, value in values if isinstance(value, Term)}
+
+
+def active_weights(loss: Loss, dfe: Dfe) -> dict[str, float]:
+    """Weight of every term that is on.
+
+    A term's own switch wins; left at None it follows its group. The group `detail` left at None is on whenever Z^D is
+    built anyway: with the DFE module, or for a term of `app` or `skd` (Table 2's row without DFE).
+    """
+    group_of = {term: group for group, members in LOSS_GROUPS.items() for term in members}
+    terms = terms_in(loss)
+
+    def is_on(name: str, group_on: bool) -> bool:
+        own = terms[name].enabled
+        return (group_on if own is None else own) and terms[name].weight != 0
+
+    switched = {name: is_on(name, bool(getattr(loss, group_of[name]).enabled) if name in group_of else True) for name in terms}
+    if loss.detail.enabled is None:
+        needs_detail = dfe.enabled or any(switched[name] for name in (*LOSS_GROUPS["app"], "skd"))
+        switched |= {name: is_on(name, needs_detail) for name in LOSS_GROUPS["detail"]}
+    return {name: terms[name].weight for name, on in switched.items() if on}
+
+
+def config_folder(name: str) -> Path:
+    """`conf` or `sweeps`: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for parent in (package, package.parent):
+        if (parent / name).is_dir():
+            return parent / name
+    raise FileNotFoundError(f"{name}/ is neither in nor beside {package}: reinstall bdlf")
