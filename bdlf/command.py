@@ -13,11 +13,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,33 +24,32 @@ from bdlf.errors import InputError
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
 
 
-class SweepFiles(SearchPathPlugin):
-    """Makes the files of `sweeps/` options of the group `sweeps`, from any directory."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append(provider="bdlf", path=f"file://{config_folder('sweeps').parent}")
-
-
 def register(schema: type, name: str) -> None:
-    """Make the schema the typed root of `conf/<name>.yaml`, and `sweeps/` a group; also before `hydra.compose`."""
-    ConfigStore.instance().store(name="schema" if name == "config" else f"{name}_schema", node=schema)
-    Plugins.instance().register(SweepFiles)
+    """Make `schema` the typed root of `conf/<name>.yaml`, and each file of `sweeps/` an option of the group `sweeps`."""
+    store = ConfigStore.instance()
+    store.store(name="schema" if name == "config" else f"{name}_schema", node=schema)
+    for file in sorted(config_folder("sweeps").glob("*.yaml")):
+        store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(file))
 
 
-def run_command(name: str, schema: type, task: Callable[[Any], int]) -> NoReturn:
+def run_command(name: str, schema: type, task: Callable[[Any], int], about: str) -> NoReturn:
     """Compose `conf/<name>.yaml` with the command line, call `task` for each job with an object of `schema`, and exit.
 
-    A job that fails never stops the other jobs of a sweep; the exit code is the first job's that is not 0.
+    `about` is the command's module docstring: what it does, a blank line, examples; `--help` shows both. A job that
+    fails never stops the other jobs of a sweep; the exit code is the first job's that is not 0.
     """
     codes: list[int] = []
 
     def job(composed: DictConfig) -> int:
-        codes.append(_run_job(composed, task))
+        codes.append(_run_job(composed, schema, task))
         return codes[-1]
 
     register(schema, name)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through: they are put in one line below
     try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(_help(name, about, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+            sys.exit(DONE)
         hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name=name)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, schema)}", file=sys.stderr)
@@ -63,9 +59,12 @@ def run_command(name: str, schema: type, task: Callable[[Any], int]) -> NoReturn
     sys.exit(next((code for code in codes if code != DONE), DONE))
 
 
-def _run_job(composed: DictConfig, task: Callable[[Any], int]) -> int:
+def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> int:
     debug = bool(composed.get("debug", False))
     try:
+        extra = sorted(set(_leaf_keys(composed)) - set(_leaf_keys(OmegaConf.structured(schema))))
+        if extra:  # +key=value passes Hydra
+            raise InputError(unknown_key(extra[0], schema))
         return task(OmegaConf.to_object(composed))
     except (InputError, OmegaConfBaseException) as error:
         if debug:
@@ -82,16 +81,34 @@ def _run_job(composed: DictConfig, task: Callable[[Any], int]) -> int:
         return FAILED
 
 
+def _help(name: str, about: str, overrides: list[str]) -> str:
+    """Hydra's own help takes over 2 s with this many groups."""
+    purpose, _, examples = about.strip().partition("\n\n")
+    with hydra.initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        composed = hydra.compose(name, overrides)
+    defaults = OmegaConf.load(config_folder("conf") / f"{name}.yaml").defaults
+    groups = [group for entry in defaults if OmegaConf.is_dict(entry) for group in entry if " " not in group]
+    lines = [purpose, "", "Groups (group=option)", *(f"  {group}: {', '.join(_options(group))}" for group in groups)]
+    lines += ["", "Every key, and its value with these overrides (key=value)", OmegaConf.to_yaml(composed), examples]
+    return "\n".join(lines)
+
+
+def _options(group: str) -> list[str]:
+    folder = config_folder("sweeps") if group == "sweeps" else config_folder("conf") / group
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
 def explain(error: Exception, schema: type) -> str:
-    """Hydra's and OmegaConf's messages in one line, with the known keys where a key is unknown."""
+    """Hydra's and OmegaConf's messages in one line, with the known names where a name is unknown."""
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ is not None else "")
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown and "not in" in text:
-        return _unknown_key(unknown.group(1), schema)
+    if (unknown := re.search(r"Could not override '([^']+)'", text)) and "not in" in text:
+        return unknown_key(unknown.group(1), schema)
+    if missing := re.search(r"Could not find '(.*)/([^/']*)'\s+Available options in '[^']+':\n((?:\t.+\n?)+)", text):
+        return f"unknown option '{missing[2]}' of group '{missing[1]}'; known: {', '.join(missing[3].split())}"
     return _one_line(text)
 
 
-def _unknown_key(key: str, schema: type) -> str:
+def unknown_key(key: str, schema: type) -> str:
     node: Any = OmegaConf.structured(schema)
     known_path: list[str] = []
     for part in key.split("."):
@@ -102,8 +119,8 @@ def _unknown_key(key: str, schema: type) -> str:
     known = [".".join([*known_path, str(k)]) for k in node] if OmegaConf.is_dict(node) else []
     everything = _leaf_keys(OmegaConf.structured(schema))
     close = difflib.get_close_matches(key, [*everything, *known], n=1, cutoff=0.6)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown key '{key}'{hint}" + (f" Known here: {', '.join(known)}" if known else "")
+    hint = f"; did you mean '{close[0]}'" if close else ""
+    return f"unknown key '{key}'{hint}" + (f"; known here: {', '.join(known)}" if known else "")
 
 
 def _leaf_keys(node: DictConfig, prefix: str = "") -> list[str]:
@@ -118,6 +135,6 @@ def _one_line(text: str) -> str:
     """Lines joined; OmegaConf's `full_key: x` goes to the front, its `object_type` and Hydra's advice are dropped."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
-    kept = [line for line in lines if not line.startswith(("full_key: ", "object_type=", "reference_type=", "To append"))]
+    kept = [line for line in lines if not line.startswith(("full_key: ", "object_type=", "reference_type=", "To append", "Error merging"))]
     unique = list(dict.fromkeys(kept))
     return (f"{keys[0]}: " if keys else "") + "; ".join(unique)

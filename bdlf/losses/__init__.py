@@ -1,1 +1,25 @@
+"""Every term of the loss as a pure function of plain tensors; which term is which is the table `bdlf.objective.TERMS`."""
 
+from bdlf.losses.correlation import (
+    correlation,
+    detail_correlation,
+    specific_shared,
+    specific_shared_from_correlations,
+)
+from bdlf.losses.distillation import distillation, feature_relation, fused_distillation, mutual_distillation
+from bdlf.losses.orthogonality import orthogonality
+from bdlf.losses.supervised import identity, triplet
+
+__all__ = [
+    "correlation",
+    "detail_correlation",
+    "distillation",
+    "feature_relation",
+    "fused_distillation",
+    "identity",
+    "mutual_distillation",
+    "orthogonality",
+    "specific_shared",
+    "specific_shared_from_correlations",
+    "triplet",
+]

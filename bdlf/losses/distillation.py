@@ -1,0 +1,76 @@
+"""Terms in which one prediction, or one pattern of similarities, learns from another (Eqs. 7, 11-13, 17, 18, 21)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from bdlf.errors import InputError
+from bdlf.losses.correlation import NORM_FLOOR
+from bdlf.losses.precision import full_precision
+
+
+@full_precision
+def distillation(student: Float[Tensor, "n ids"], target: Float[Tensor, "n ids"]) -> Float[Tensor, ""]:
+    """ce(student, target): mean over rows of -sum softmax(target) log softmax(student). `odkl` (Eq. 7) and `dkl` (Eq. 13).
+
+    Both are logits. The target is detached [lineage, SGIEL].
+    """
+    return F.cross_entropy(student, target.detach().softmax(dim=1))
+
+
+def mutual_distillation(
+    first: Float[Tensor, "n ids"], second: Float[Tensor, "n ids"], reduction: str = "sum"
+) -> Float[Tensor, ""]:
+    """ce(first, second) + ce(second, first) of two sets of logits: `okl` (Eq. 21) and `bkl` (Eq. 18).
+
+    Both ways [lineage]; "sum" rather than "mean" of the two [ours]. Raises InputError on another reduction.
+    """
+    return _reduced(distillation(first, second), distillation(second, first), reduction)
+
+
+def fused_distillation(
+    visible: Float[Tensor, "n ids"],
+    infrared: Float[Tensor, "n ids"],
+    fused: Float[Tensor, "n ids"],
+    reduction: str = "sum",
+) -> Float[Tensor, ""]:
+    """ce(visible, fused) + ce(infrared, fused) of logits: `fbkl` (Eq. 17).
+
+    "sum" rather than "mean" of the two [ours]. Raises InputError on another reduction.
+    """
+    return _reduced(distillation(visible, fused), distillation(infrared, fused), reduction)
+
+
+@full_precision
+def feature_relation(
+    projected: Float[Tensor, "b c"],
+    detail: Float[Tensor, "b d"],
+    form: str = "normalized",
+    detach: bool = True,
+) -> Float[Tensor, ""]:
+    """Mean squared row-softmax of the difference of two Gram matrices, over the whole batch: `fkl` (Eqs. 11, 12).
+
+    `form="raw"` is as printed: between 1/b^2 (uniform) and 1/b (one-hot rows), and at the upper end, without gradient, on
+    wide BN features. `form="normalized"` [ours] compares rows of unit length and multiplies by b^2, so that uniform
+    is 1. `detach` stops the gradient at `detail` [ours: the paper writes Zbar^D -> Z^D]. Raises InputError on another form.
+    """
+    if form not in ("normalized", "raw"):
+        raise InputError(f"unknown form {form!r} of the feature relation; use 'normalized' or 'raw'")
+    if detach:
+        detail = detail.detach()
+    if form == "normalized":
+        projected = F.normalize(projected, dim=1, eps=NORM_FLOOR)
+        detail = F.normalize(detail, dim=1, eps=NORM_FLOOR)
+    relation = (projected @ projected.T - detail @ detail.T).softmax(dim=1)
+    mean = relation.square().mean()
+    return mean * len(relation) ** 2 if form == "normalized" else mean
+
+
+def _reduced(one: Tensor, other: Tensor, reduction: str) -> Tensor:
+    if reduction == "sum":
+        return one + other
+    if reduction == "mean":
+        return (one + other) / 2
+    raise InputError(f"unknown reduction {reduction!r} of two distillation directions; use 'sum' or 'mean'")

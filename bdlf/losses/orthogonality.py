@@ -1,0 +1,20 @@
+"""The term that keeps P an orthogonal projector (Eqs. 10 and 20)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bdlf.losses.precision import full_precision
+
+
+@full_precision
+def orthogonality(projection: Float[Tensor, "c c"]) -> Float[Tensor, ""]:
+    """sum_ij((PP - P)^2) / C + sum_ij((P^T - P)^2) / C of Eq. 10, which the paper states as constraints: `orth` (Eq. 20).
+
+    0 exactly where P is a symmetric idempotent matrix; quartic in P.
+    """
+    idempotence = torch.addmm(projection, projection, projection, beta=-1)
+    symmetry = projection - projection.T
+    return (idempotence.square().sum() + symmetry.square().sum()) / len(projection)

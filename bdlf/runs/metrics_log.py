@@ -1,0 +1,34 @@
+"""`metrics.csv`: one row per epoch, no row doubled, none missing, however often the run was cut off."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from bdlf.files import write_text
+
+
+class MetricsLog:
+    """Rows of one run. Columns are fixed by the first row; a later row may leave some out (evaluation not due)."""
+
+    def __init__(self, path: Path, columns: list[str], *, keep_epochs: int = 0) -> None:
+        """Rows of epochs from `keep_epochs` on, left by a process that died after its last checkpoint, are dropped."""
+        self.path = path
+        self.columns = columns
+        self.rows: list[dict[str, Any]] = []
+        if keep_epochs and path.is_file():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < keep_epochs]
+
+    def append(self, row: dict[str, Any]) -> None:
+        unknown = sorted(set(row) - set(self.columns))
+        if unknown:
+            raise KeyError(f"metrics.csv has no column {unknown}")
+        self.rows.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())

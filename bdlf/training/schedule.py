@@ -1,0 +1,29 @@
+"""Learning rate by epoch, and the ramp's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bdlf.errors import InputError
+
+
+def rate_factor(epoch: int, *, warmup_epochs: int, milestones: Sequence[int]) -> float:
+    """Rate of `epoch` (from 0) as a multiple of the full rate.
+
+    Linear from 1 / warmup_epochs to 1 over the first `warmup_epochs` epochs, then divided by 10 from each milestone on
+    [paper, 4.2]. Milestones past the end of a run are never reached.
+    """
+    if epoch < warmup_epochs:
+        return (epoch + 1) / warmup_epochs
+    return 0.1 ** sum(epoch >= milestone for milestone in milestones)
+
+
+def check_schedule(*, epochs: int, warmup_epochs: int, milestones: Sequence[int], steps_per_epoch: int | None) -> None:
+    if epochs < 1:
+        raise InputError(f"schedule.epochs={epochs}: at least 1 is needed")
+    if warmup_epochs < 0:
+        raise InputError(f"schedule.warmup_epochs={warmup_epochs}: 0 or more is needed")
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise InputError(f"schedule.steps_per_epoch={steps_per_epoch}: at least 1 is needed, or null for the data's own")
+    if list(milestones) != sorted(set(milestones)) or any(milestone < 1 for milestone in milestones):
+        raise InputError(f"schedule.milestones={list(milestones)}: rising epochs from 1 on are needed")
