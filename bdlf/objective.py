@@ -31,18 +31,21 @@ from bdlf.models.embeddings import Embeddings
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the loss: `loss(*inputs(embeddings, labels), **options)`."""
+    """One term of the loss: its function, what it is given, and where the paper has it."""
 
     equation: str
     """Number of the paper's equation, or several: "11, 12"."""
     meaning: str
     """One line for a table."""
     loss: Callable[..., Tensor]
-    inputs: Callable[[Embeddings, Tensor], tuple[Tensor, ...]]
+    """Takes `features`, `logits` and the labels if `labelled`, in this order, then its options by name."""
     features: tuple[str, ...] = ()
     """Fields of `Embeddings` that it reads."""
     logits: tuple[str, ...] = ()
     """Features whose class scores it reads."""
+    labelled: bool = False
+    by_modality: bool = False
+    """The visible and the infrared rows of a tensor are two arguments (fused features have only one row for both)."""
     distillation: bool = False
     """Ramped up over the first part of training."""
 
@@ -53,94 +56,64 @@ class Term:
         return {each.name: each.default for each in parameters if each.default is not each.empty}
 
     def __call__(self, embeddings: Embeddings, labels: Tensor, options: Mapping[str, Any]) -> Tensor:
-        return self.loss(*self.inputs(embeddings, labels), **options)
-
-
-def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Visible rows and infrared rows."""
-    visible, infrared = tensor.chunk(2)
-    return visible, infrared
-
-
-def _scores(name: str) -> Callable[[Embeddings, Tensor], tuple[Tensor, ...]]:
-    return lambda e, labels: (e.logits[name], labels[: len(e.logits[name])])
-
-
-def _score_halves(name: str) -> Callable[[Embeddings, Tensor], tuple[Tensor, ...]]:
-    return lambda e, labels: _halves(e.logits[name])
-
-
-def _score_pair(student: str, target: str) -> Callable[[Embeddings, Tensor], tuple[Tensor, ...]]:
-    return lambda e, labels: (e.logits[student], e.logits[target])
-
-
-def _features(*names: str) -> Callable[[Embeddings, Tensor], tuple[Tensor, ...]]:
-    return lambda e, labels: tuple(getattr(e, name) for name in names)
-
-
-def _feature_halves(*names: str) -> Callable[[Embeddings, Tensor], tuple[Tensor, ...]]:
-    return lambda e, labels: tuple(half for name in names for half in _halves(getattr(e, name)))
+        """Value of the term, a scalar. `labels` are those of all 2n rows; `options` keyword arguments of `loss`."""
+        inputs = [getattr(embeddings, name) for name in self.features]
+        inputs += [embeddings.logits[name] for name in self.logits]
+        if self.by_modality:
+            inputs = [part for each in inputs for part in (_halves(each) if len(each) == len(labels) else (each,))]
+        if self.labelled:
+            inputs.append(labels[: len(inputs[0])])
+        return self.loss(*inputs, **options)
 
 
 TERMS: dict[str, Term] = {
-    "id": Term(
-        "22", "cross-entropy of CLS_B(Z)", identity, _scores("comprehensive"), logits=("comprehensive",)
-    ),
-    "tri": Term(
-        "22",
-        "batch-hard triplet on the pooled feature",
-        triplet,
-        lambda e, labels: (e.comprehensive_pooled, labels),
-        features=("comprehensive_pooled",),
-    ),
+    "id": Term("22", "cross-entropy of CLS_B(Z)", identity, logits=("comprehensive",), labelled=True),
+    "tri": Term("22", "batch-hard triplet of Z before the BN-neck", triplet, ("comprehensive_pooled",), labelled=True),
     "okl": Term(
         "21",
         "CLS_B(Z) of each modality learns from the other's",
         mutual_distillation,
-        _score_halves("comprehensive"),
         logits=("comprehensive",),
+        by_modality=True,
         distillation=True,
     ),
-    "id_detail": Term("6", "cross-entropy of CLS_D(Z^D)", identity, _scores("detail"), logits=("detail",)),
+    "id_detail": Term("6", "cross-entropy of CLS_D(Z^D)", identity, logits=("detail",), labelled=True),
     "odkl": Term(
         "7",
         "CLS_D(Z^D) learns from CLS_B(Z)",
         distillation,
-        _score_pair("detail", "comprehensive"),
         logits=("detail", "comprehensive"),
         distillation=True,
     ),
-    "id_base": Term("20", "cross-entropy of CLS_B(Z^B)", identity, _scores("base"), logits=("base",)),
+    "id_base": Term("20", "cross-entropy of CLS_B(Z^B)", identity, logits=("base",), labelled=True),
     "bkl": Term(
         "18",
         "CLS_B(Z^B) of each modality learns from the other's",
         mutual_distillation,
-        _score_halves("base"),
         logits=("base",),
+        by_modality=True,
         distillation=True,
     ),
-    "id_fused": Term("19", "cross-entropy of CLS_B(Z_F^B)", identity, _scores("fused"), logits=("fused",)),
+    "id_fused": Term("19", "cross-entropy of CLS_B(Z_F^B)", identity, logits=("fused",), labelled=True),
     "fbkl": Term(
         "17",
-        "CLS_B(Z^B) of both modalities learns from CLS_B(Z_F^B)",
+        "CLS_B(Z^B) of each modality learns from CLS_B(Z_F^B)",
         fused_distillation,
-        lambda e, labels: (*_halves(e.logits["base"]), e.logits["fused"]),
         logits=("base", "fused"),
+        by_modality=True,
         distillation=True,
     ),
     "fkl": Term(
         "11, 12",
         "similarities within the batch agree between Zbar^D and Z^D",
         feature_relation,
-        _features("detail_projected", "detail"),
-        features=("detail_projected", "detail"),
+        ("detail_projected", "detail"),
         distillation=True,
     ),
     "dkl": Term(
         "13",
         "CLS_D(Zbar^D) learns from CLS_D(Z^D)",
         distillation,
-        _score_pair("detail_projected", "detail"),
         logits=("detail_projected", "detail"),
         distillation=True,
     ),
@@ -148,19 +121,17 @@ TERMS: dict[str, Term] = {
         "14",
         "correlations across and within the modalities agree between Zbar^D and Z^D",
         detail_correlation,
-        _feature_halves("detail_projected", "detail"),
-        features=("detail_projected", "detail"),
+        ("detail_projected", "detail"),
+        by_modality=True,
         distillation=True,
     ),
-    "orth": Term(
-        "10, 20", "P is an orthogonal projector", orthogonality, _features("projection"), features=("projection",)
-    ),
+    "orth": Term("10, 20", "P is an orthogonal projector", orthogonality, ("projection",)),
     "skd": Term(
         "2",
         "base features correlate across the modalities, detail features do not",
         specific_shared,
-        _feature_halves("base", "detail"),
-        features=("base", "detail"),
+        ("base", "detail"),
+        by_modality=True,
         distillation=True,
     ),
 }
@@ -186,9 +157,9 @@ class Losses(NamedTuple):
 class Objective:
     """The weighted sum of the terms that are on. A term of weight 0 is not computed, and what it needs may be absent.
 
-    `weights` maps names of `TERMS` to weights >= 0 [paper: all 1]; `options` maps them to keyword arguments of their loss.
-    The weight of a distillation term grows linearly over the first `ramp` of training, a fraction in 0..1 [ours: at
-    first these terms pull every prediction to uniform]; 0 means full from the start.
+    `weights` maps names of `TERMS` to weights >= 0 [paper: all 1]; `options` maps them to keyword arguments of their
+    loss. The weight of a distillation term grows linearly over the first `ramp` of training, a fraction in 0..1 [ours:
+    at first these terms pull every prediction to uniform]; 0 means full from the start [paper].
 
     `terms` (names in the order of `TERMS`), `features` and `logits` (what the network has to provide) are public: the
     network is built from them.
@@ -224,11 +195,11 @@ class Objective:
         self._options = {name: dict(options.get(name, {})) for name in self.terms}
         self._ramp = ramp
 
-    def __call__(self, embeddings: Embeddings, labels: Int[Tensor, "rows"], progress: float) -> Losses:
+    def __call__(self, embeddings: Embeddings, labels: Int[Tensor, " rows"], progress: float) -> Losses:
         """Losses of one batch of 2n rows at `progress`, the fraction of training done, in 0..1.
 
         Raises:
-            InputError: labels whose two halves differ, a feature that is missing or of another shape, progress outside 0..1.
+            InputError: the halves of `labels` differ, a tensor is missing or misshapen, `progress` is outside 0..1.
         """
         if not 0 <= progress <= 1:
             raise InputError(f"progress is {progress}; it must be the fraction of training done, in 0..1")
@@ -244,20 +215,63 @@ class Objective:
 
     def _check(self, embeddings: Embeddings, labels: Tensor) -> None:
         rows = len(labels)
-        if rows == 0 or rows % 2 or not torch.equal(*_halves(labels)):
+        if labels.ndim != 1 or rows == 0 or rows % 2 or not torch.equal(*_halves(labels)):
             raise InputError(
-                f"labels of the {rows} rows: the infrared half must repeat the visible half; use the identity sampler"
+                f"labels of shape {tuple(labels.shape)}: the infrared half must repeat the visible half row by row; "
+                "draw batches with the identity sampler"
             )
-        needed = {name: getattr(embeddings, name) for name in sorted(self.features)}
-        scores = {f"logits of {name}": embeddings.logits.get(name) for name in sorted(self.logits)}
-        for kind in (needed, scores):
-            widths = {}
-            for name, tensor in kind.items():
-                if tensor is None:
-                    raise InputError(f"the network gave no {name}, which {self._users(name)} needs; switch it off or build it")
-                expected = rows // 2 if name.endswith("fused") else tensor.shape[1] if name == "projection" else rows
-                if tensor.ndim != 2 or len(tensor) != expected:
-                    raise InputError(f"{name} has shape {tuple(tensor.shape)}; {expected} rows go with {rows} labels")
-                widths[name] = tensor.shape[1]
-            if len(set(widths.values())) > 1:
-                raise InputError(f"features of one batch must be equally wide, these are not: {widths}")
+        _check_shapes("feature", {name: getattr(embeddings, name) for name in sorted(self.features)}, rows)
+        _check_shapes("logits", {name: embeddings.logits.get(name) for name in sorted(self.logits)}, rows)
+
+
+def first_nonfinite(values: Mapping[str, Tensor]) -> str | None:
+    """Name of the first of these scalars that is NaN or infinite, None if all are finite. Waits for the device once."""
+    finite = torch.stack([value.detach() for value in values.values()]).isfinite().tolist()
+    return next((name for name, fine in zip(values, finite, strict=True) if not fine), None)
+
+
+@torch.no_grad()
+def correlations(embeddings: Embeddings, labels: Int[Tensor, " rows"]) -> dict[str, Float[Tensor, ""]]:
+    """What to watch beside the terms, as far as the network provides it; none of it has a gradient.
+
+    - `corr_base`, `corr_detail`: correlation in -1..1 of Z^B and of Z^D between the modalities, which `skd` steers.
+    - `corr_detail_centred`: the same of Z^D less each modality's mean over the batch. Where it stays high while
+      `corr_detail` falls, a constant offset between the modalities hides identity that they still share.
+    - `attention_own`: mean over rows of the attention mass, 0..1, on rows of the same identity in the other modality.
+    """
+    watched: dict[str, Tensor] = {}
+    if embeddings.base is not None:
+        watched["corr_base"] = correlation(*_halves(embeddings.base))
+    if embeddings.detail is not None:
+        visible, infrared = (widen(half) for half in _halves(embeddings.detail))
+        watched["corr_detail"] = correlation(visible, infrared)
+        watched["corr_detail_centred"] = correlation(visible - visible.mean(dim=0), infrared - infrared.mean(dim=0))
+    if embeddings.attention is not None:
+        visible_labels, infrared_labels = _halves(labels)
+        own = torch.cat([visible_labels[:, None] == infrared_labels, infrared_labels[:, None] == visible_labels])
+        watched["attention_own"] = (widen(embeddings.attention) * own).sum(dim=1).mean()
+    return watched
+
+
+def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Visible rows and infrared rows."""
+    visible, infrared = tensor.chunk(2)
+    return visible, infrared
+
+
+def _check_shapes(what: str, tensors: Mapping[str, Tensor | None], rows: int) -> None:
+    widths: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            raise InputError(f"{what} {name!r}: a loss term that is on needs it, the network did not build it")
+        expected = {"fused": rows // 2, "projection": tensor.shape[-1]}.get(name, rows)
+        if tensor.ndim != 2 or len(tensor) != expected:
+            raise InputError(f"{what} {name!r} of shape {tuple(tensor.shape)}: {rows} labels need {expected} rows")
+        widths[name] = tensor.shape[1]
+    if len(set(widths.values())) > 1:
+        raise InputError(f"{what} of different widths: {widths}; all need the same")
+
+
+def _known(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise InputError(f"unknown {what}: {name!r}; known: {', '.join(known) or 'none'}")

@@ -165,9 +165,11 @@ class _Person:
         canvas.paint(self.colour("skin", 0.9), self.centre, 0.5 * self.head * np.ones_like(tall), neck)
         top, hem = self.shoulder_y - 0.012 * tall, self.hip_y + f["coat_length"] * tall
         waist_y = self.shoulder_y + 0.55 * (self.hip_y - self.shoulder_y)
-        ys = [top, self.shoulder_y + 0.035 * tall, waist_y, self.hip_y, np.maximum(hem, self.hip_y + 1e-3)]
+        slope_y, arm_y = top + 0.014 * tall, top + 0.050 * tall
+        ys = [top, slope_y, arm_y, waist_y, self.hip_y, np.maximum(hem, self.hip_y + 1e-3)]
         flared = self.hip * np.where(f["coat_length"] > 0.05, f["coat_flare"], 1)
-        half = canvas.along(ys, [0.5 * self.shoulder, self.shoulder, self.waist, self.hip, flared])
+        halves = [0.40 * self.shoulder, 0.80 * self.shoulder, self.shoulder, self.waist, self.hip, flared]
+        half = canvas.along(ys, halves)
         cover = canvas.between(top, hem)
         canvas.paint(self.colour("upper"), self.centre, half, cover)
         texture = self.pattern(top, self.hip_y) * f["pattern_contrast"][:, :, None]
@@ -229,7 +231,7 @@ class _Person:
         swing = -1.1 * self.stride * side
         elbow_x = shoulder_x + 0.35 * swing * self.sin + 0.018 * side * tall * self.cos
         hand_x = shoulder_x + swing * self.sin + 0.024 * side * tall * self.cos
-        top = self.shoulder_y + 0.005 * tall
+        top = self.shoulder_y + 0.015 * tall
         ys = [top, top + 0.5 * length, top + length - 0.3 * np.abs(swing * self.sin)]
         centre = canvas.along(ys, [shoulder_x, elbow_x, hand_x])
         half = canvas.along(ys, [0.95 * self.limb, 0.80 * self.limb, 0.65 * self.limb])

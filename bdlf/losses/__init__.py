@@ -1,4 +1,4 @@
-"""Every term of the loss as a pure function of plain tensors; which term is which is the table `bdlf.objective.TERMS`."""
+"""Every term of the loss as a pure function of plain tensors; `bdlf.objective.TERMS` says which term is which."""
 
 from bdlf.losses.correlation import (
     correlation,

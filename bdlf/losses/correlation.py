@@ -27,13 +27,11 @@ OUTSIDE_CEILING = 1 - 1e-4
 
 @full_precision
 def correlation(x: Float[Tensor, "n c"], y: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
-    """Corr of Eqs. 2 and 14: Pearson correlation of row k of x with row k of y over the channels, averaged over k, in [-1, 1].
+    """Corr of Eqs. 2 and 14, in [-1, 1]: Pearson correlation of row k of x and row k of y over channels, mean over k.
 
-    [ours: the paper gives only "Pearson"] A constant row gives 0, not NaN.
+    [ours: the paper gives only "Pearson"] A constant row counts as 0, not NaN.
     """
-    return (F.normalize(_centred(x), dim=1, eps=NORM_FLOOR) * F.normalize(_centred(y), dim=1, eps=NORM_FLOOR)).sum(
-        dim=1
-    ).mean().clamp(-1, 1)
+    return (_standardized(x) * _standardized(y)).sum(dim=1).mean().clamp(-1, 1)
 
 
 @full_precision
@@ -46,11 +44,11 @@ def detail_correlation(
     clamp: bool = False,
     detach: bool = True,
 ) -> Float[Tensor, ""]:
-    """(corr(Zbar_V, Zbar_I) - corr(Z_V, Z_I))^2 / (corr(Zbar_V, Z_V)^2 + corr(Zbar_I, Z_I)^2 + gamma): `dcorr` (Eq. 14).
+    """(corr(Zbar_V, Zbar_I) - corr(Z_V, Z_I))^2 / (corr(Zbar_V, Z_V)^2 + corr(Zbar_I, Z_I)^2 + gamma): `dcorr`, Eq. 14.
 
-    `gamma` is CDDFuse's constant [lineage]. As printed, -1 earns as much as +1 between Zbar^D and Z^D; `clamp` cuts these
-    two correlations at 0 before they are squared [ours]. `detach` stops the gradient at Z^D [ours: the paper writes
-    Zbar^D -> Z^D].
+    Z is Z^D here. `gamma` is CDDFuse's constant [lineage]. As printed, -1 earns as much as +1 between Zbar^D and Z^D;
+    `clamp` cuts these two correlations at 0 before they are squared [ours]. `detach` stops the gradient at Z^D
+    [ours: the paper writes Zbar^D -> Z^D].
     """
     if detach:
         detail_visible, detail_infrared = detail_visible.detach(), detail_infrared.detach()
@@ -72,7 +70,7 @@ def specific_shared(
     delta: float = 0.01,
     gamma: float = 0.1,
 ) -> Float[Tensor, ""]:
-    """Correlate base features across the modalities and de-correlate detail features: `skd` (Eq. 2). Nothing is detached.
+    """Correlate base features across the modalities, de-correlate detail features: `skd` (Eq. 2). Nothing is detached.
 
     The forms, `delta` and `gamma` are those of `specific_shared_from_correlations`.
     """
@@ -91,13 +89,13 @@ def specific_shared_from_correlations(
 ) -> Float[Tensor, "*shape"]:
     """`skd` (Eq. 2) of corr(Z_V^B, Z_I^B) and corr(Z_V^D, Z_I^D), elementwise.
 
-    - "stable" [ours]: -logext(corr_base) / cbrt(delta - log(clamp(corr_detail, 0.01, 1))). logext is log above 0.1 and its
-      tangent below, so that a negative base correlation is still pulled up. For delta > 0 finite with finite gradients,
-      >= 0, 0 at corr_base = 1, and it falls as corr_base rises and as corr_detail falls.
+    - "stable" [ours]: -logext(corr_base) / cbrt(delta - log(clamp(corr_detail, 0.01, 1))). logext is log above 0.1 and
+      its tangent below, so that a negative base correlation is still pulled up. For delta > 0 it is finite with finite
+      gradients, >= 0, 0 at corr_base = 1, and falls as corr_base rises and as corr_detail falls.
     - "outside" [ours]: the printed gamma, subtracted outside the root:
       logext(corr_base) / (cbrt(log(clamp(corr_detail, 0.01, 1 - 1e-4))) - gamma).
-    - "literal" [paper]: log(corr_base) / (cbrt(log(corr_detail)) + gamma) as printed. NaN where a correlation is negative, a
-      pole at corr_detail = exp(-gamma^3) and negative values beyond it.
+    - "literal" [paper]: log(corr_base) / (cbrt(log(corr_detail)) + gamma) as printed. NaN where a correlation is
+      negative, a pole at corr_detail = exp(-gamma^3), negative values beyond it.
 
     `delta` matters in "stable" only, `gamma` in the two others. Raises InputError on another form.
     """
@@ -108,14 +106,20 @@ def specific_shared_from_correlations(
         return -_extended_log(corr_base) / (depth.pow(1 / 3) + gamma)
     if form == "literal":
         log_detail = corr_detail.log()
-        return corr_base.log() / (log_detail.sign() * log_detail.abs().pow(1 / 3) + gamma)  # a real cube root of a log <= 0
+        return corr_base.log() / (
+            log_detail.sign() * log_detail.abs().pow(1 / 3) + gamma
+        )  # a real cube root of a log <= 0
     raise InputError(f"unknown form {form!r} of the specific-shared term; use 'stable', 'outside' or 'literal'")
 
 
-def _centred(x: Tensor) -> Tensor:
-    """Rows less their mean, taken twice: the rounding left in a constant row by the first pass is itself constant."""
+def _standardized(x: Tensor) -> Tensor:
+    """Rows of mean 0 and norm 1; constant rows become 0.
+
+    Centred twice, because the rounding that the first pass leaves in a constant row exceeds the floor, and is constant.
+    """
     x = x - x.mean(dim=1, keepdim=True)
-    return x - x.mean(dim=1, keepdim=True)
+    x = x - x.mean(dim=1, keepdim=True)
+    return F.normalize(x, dim=1, eps=NORM_FLOOR)
 
 
 def _extended_log(x: Tensor) -> Tensor:

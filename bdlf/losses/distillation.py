@@ -13,9 +13,9 @@ from bdlf.losses.precision import full_precision
 
 @full_precision
 def distillation(student: Float[Tensor, "n ids"], target: Float[Tensor, "n ids"]) -> Float[Tensor, ""]:
-    """ce(student, target): mean over rows of -sum softmax(target) log softmax(student). `odkl` (Eq. 7) and `dkl` (Eq. 13).
+    """ce(student, target) of logits, `odkl` (Eq. 7) and `dkl` (Eq. 13).
 
-    Both are logits. The target is detached [lineage, SGIEL].
+    Mean over rows of -sum softmax(target) log softmax(student). The target is detached [lineage, SGIEL].
     """
     return F.cross_entropy(student, target.detach().softmax(dim=1))
 
@@ -52,9 +52,9 @@ def feature_relation(
 ) -> Float[Tensor, ""]:
     """Mean squared row-softmax of the difference of two Gram matrices, over the whole batch: `fkl` (Eqs. 11, 12).
 
-    `form="raw"` is as printed: between 1/b^2 (uniform) and 1/b (one-hot rows), and at the upper end, without gradient, on
-    wide BN features. `form="normalized"` [ours] compares rows of unit length and multiplies by b^2, so that uniform
-    is 1. `detach` stops the gradient at `detail` [ours: the paper writes Zbar^D -> Z^D]. Raises InputError on another form.
+    `form="raw"` [paper] is between 1/b^2 (uniform) and 1/b (one-hot rows); on wide BN features it sits at 1/b, without
+    gradient. `form="normalized"` [ours] compares rows of unit length and multiplies by b^2, so that uniform is 1.
+    `detach` stops the gradient at `detail` [ours: the paper writes Zbar^D -> Z^D]. Raises InputError on another form.
     """
     if form not in ("normalized", "raw"):
         raise InputError(f"unknown form {form!r} of the feature relation; use 'normalized' or 'raw'")

@@ -11,9 +11,9 @@ from bdlf.losses.precision import full_precision
 
 @full_precision
 def orthogonality(projection: Float[Tensor, "c c"]) -> Float[Tensor, ""]:
-    """sum_ij((PP - P)^2) / C + sum_ij((P^T - P)^2) / C of Eq. 10, which the paper states as constraints: `orth` (Eq. 20).
+    """sum_ij((PP - P)^2) / C + sum_ij((P^T - P)^2) / C: `orth` (Eq. 20), from the constraints of Eq. 10 [ours].
 
-    0 exactly where P is a symmetric idempotent matrix; quartic in P.
+    0 exactly where P is symmetric and idempotent; quartic in P.
     """
     idempotence = torch.addmm(projection, projection, projection, beta=-1)
     symmetry = projection - projection.T

@@ -19,7 +19,7 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: every tensor argument is widened, and autocast is off while `loss` runs (it would narrow the products again)."""
+    """Decorator: `loss` sees widened tensors and runs without autocast, which would narrow matrix products again."""
 
     @functools.wraps(loss)
     def computed(*args: P.args, **kwargs: P.kwargs) -> R:

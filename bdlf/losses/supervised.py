@@ -1,4 +1,4 @@
-"""Terms that learn from the labels: cross-entropy on class scores and the triplet loss on features (Eqs. 6, 19, 20, 22)."""
+"""Terms that learn from the labels: cross-entropy of class scores, triplet loss of features (Eqs. 6, 19, 20, 22)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from bdlf.losses.precision import full_precision
 
 
 @full_precision
-def identity(logits: Float[Tensor, "n ids"], labels: Int[Tensor, "n"]) -> Float[Tensor, ""]:
-    """Cross-entropy of class scores with identity labels 0..ids-1, mean over rows: `id`, `id_detail`, `id_base`, `id_fused`."""
+def identity(logits: Float[Tensor, "n ids"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Cross-entropy of class scores with labels 0..ids-1, mean over rows: `id`, `id_detail`, `id_base`, `id_fused`."""
     return F.cross_entropy(logits, labels.long())
 
 
 @full_precision
-def triplet(
-    features: Float[Tensor, "n c"], labels: Int[Tensor, "n"], margin: float = 0.3
-) -> Float[Tensor, ""]:
+def triplet(features: Float[Tensor, "n c"], labels: Int[Tensor, " n"], margin: float = 0.3) -> Float[Tensor, ""]:
     """Batch-hard triplet loss of Hermans et al. [paper], `tri` of Eq. 22; hard margin 0.3 [lineage].
 
     Mean over rows of max(0, margin + d(row, farthest of its identity) - d(row, nearest of another)), d the Euclidean
-    distance. A row is not its own positive. A row that lacks a positive (the only image of its identity) or a negative is
-    left out of the mean. Coincident features have distance 0 with gradient 0.
+    distance. A row is not its own positive. A row that lacks a positive (the only image of its identity) or a negative
+    is left out of the mean. Coincident features have distance 0 with gradient 0.
 
     Raises:
         InputError: no row has both a positive and a negative.
@@ -37,7 +35,7 @@ def triplet(
         raise InputError(
             "triplet loss: no row has both a positive and a negative; a batch needs two identities, one with two images"
         )
-    # The choice of the hardest pair has no gradient. Differences, not the Gram matrix: that cancels when distances are small.
+    # Choosing has no gradient. From differences, not from the Gram matrix, which cancels where features are close.
     with torch.no_grad():
         distances = torch.cdist(features[anchors], features, compute_mode="donot_use_mm_for_euclid_dist")
         farthest = distances.masked_fill(~positive[anchors], -torch.inf).argmax(dim=1)

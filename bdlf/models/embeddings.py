@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Embeddings:
     """Features of one batch: rows 0..n-1 are visible, rows n..2n-1 infrared, and row k and row n + k are one identity.
 

@@ -1,0 +1,57 @@
+"""The run folder: where everything about one run lies, and what state it is in."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from bdlf.errors import InputError
+from bdlf.runs.record import read_result, source_state
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """Names of the files of a run; nothing is created before it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.checkpoint = path / "checkpoints" / "last.pt"
+        self.per_query = path / "per_query.npz"
+        self.result = path / "result.json"
+        self.log = path / "train.log"
+
+    def move_aside(self) -> None:
+        """Rename an existing folder to `<name>.old1`, `.old2` ...; nothing is deleted."""
+        if self.path.exists():
+            taken = 1
+            while (aside := self.path.with_name(f"{self.path.name}.old{taken}")).exists():
+                taken += 1
+            self.path.rename(aside)
+            log.info("the earlier run is kept in %s", aside)
+
+    def finished(self, fingerprint: str) -> dict[str, Any] | None:
+        """The result of a finished run; None where there is none yet.
+
+        Raises InputError where the dataset has changed since; another git commit is a warning.
+        """
+        if not self.result.is_file():
+            return None
+        result = read_result(self.result)
+        self.require_fingerprint(result["fingerprint"], fingerprint)
+        commit = source_state()["commit"]
+        if commit and result["commit"] and commit != result["commit"]:
+            log.warning(
+                "this result is of commit %s, the code here is %s; rerun=true runs it again", result["commit"][:8], commit[:8]
+            )
+        return result
+
+    def require_fingerprint(self, recorded: str, now: str) -> None:
+        if recorded != now:
+            raise InputError(
+                f"{self.path} belongs to other images (dataset fingerprint {recorded[:8]}, now {now[:8]}); "
+                "restore the dataset, or start again with rerun=true"
+            )

@@ -1,0 +1,98 @@
+"""What a run leaves behind: `result.json`, `per_query.npz`, and where they came from."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bdlf.errors import InputError
+from bdlf.evaluation import Scores, Setting
+from bdlf.files import read_json, write_atomically, write_json
+
+SCHEMA = 1
+FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+"""Figures of a result row, in percent."""
+
+_PACKAGES = ("bdlf", "torch", "torchvision", "lightning-fabric", "numpy", "hydra-core", "pillow")
+
+
+def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]:
+    """One row of `metrics`: the protocol card, then mean, std and trials of the figures in percent.
+
+    `card` holds dataset, split, feature, flip, model, epoch and selection.
+    """
+    return {
+        "dataset": card["dataset"],
+        "split": card["split"],
+        "mode": setting.mode,
+        "shots": setting.shots,
+        "direction": setting.direction,
+        "gallery": setting.gallery,
+        "reading": setting.reading,
+        "similarity": "cosine",
+        "feature": card["feature"],
+        "flip": card["flip"],
+        "model": card["model"],
+        "epoch": card["epoch"],
+        "selection": card["selection"],
+        "queries": scores.queries,
+        "valid_queries": scores.valid_queries,
+        "mean": scores.mean,
+        "std": scores.std,
+        "trials": scores.trials,
+    }
+
+
+def write_per_query(path: Path, scores: Sequence[Scores]) -> None:
+    """`<i>.first_match`, `<i>.ap`, `<i>.inp`, each (trials, queries), for row i of `metrics`."""
+    arrays = {
+        f"{row}.{name}": getattr(score, name) for row, score in enumerate(scores) for name in ("first_match", "ap", "inp")
+    }
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def write_result(path: Path, *, metrics: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
+    """Write `result.json`, the last file of a run, and return it."""
+    result = {"schema": SCHEMA, **facts, "versions": package_versions(), **source_state(), "metrics": metrics}
+    write_json(path, result)
+    return result
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Raises InputError where it is not a result of this version."""
+    result = read_json(path)
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise InputError(f"{path} is not a result of this version of bdlf; rerun=true moves the folder aside and starts again")
+    return result
+
+
+def package_versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def source_state() -> dict[str, Any]:
+    """`commit` and `dirty` of the checkout that this package is run from; None for an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is None:  # some other repository, or none
+        return {"commit": None, "dirty": None}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
