@@ -12,10 +12,9 @@ import platformdirs
 import torch
 from lightning_fabric import Fabric
 
-from bdlf.config import Backbone as BackboneConfig
 from bdlf.config import Config, active_weights, terms_in
 from bdlf.config import Dataset as DatasetConfig
-from bdlf.config import Evaluation as EvaluationConfig
+from bdlf.config import Optimizer as OptimizerConfig
 from bdlf.data import Augmentation, IdentitySampler, listing, open_store
 from bdlf.errors import InputError
 from bdlf.evaluation import Setting, settings
@@ -78,3 +77,78 @@ def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
 
 def cache_folder(config: Config) -> Path:
     return Path(config.data.cache_dir) if config.data.cache_dir else Path(platformdirs.user_cache_dir("bdlf"))
+
+
+def build_store(config: Config, table: pd.DataFrame) -> np.ndarray:
+    """All images of the listing, decoded (or drawn) once; see `bdlf.data.open_store`."""
+    return open_store(
+        table, config.dataset.root, config.image.height, config.image.width, cache_dir=cache_folder(config), render=renderer(table)
+    )
+
+
+def build_augmentation(config: Config) -> Augmentation:
+    return Augmentation(**dataclasses.asdict(config.augment))
+
+
+def build_settings(config: Config, table: pd.DataFrame) -> list[Setting]:
+    """Every protocol that the result will hold."""
+    chosen = config.evaluation
+    return settings(
+        config.dataset.name,
+        table,
+        root=config.dataset.root,
+        mode=chosen.mode,
+        shots=chosen.shots,
+        direction=chosen.direction,
+        gallery=chosen.gallery,
+        reading=chosen.reading,
+    )
+
+
+def build_objective(config: Config) -> Objective:
+    weights = active_weights(config.loss, config.dfe)
+    terms = terms_in(config.loss)
+    options = {}
+    for name in weights:
+        options[name] = dataclasses.asdict(terms[name])
+        del options[name]["enabled"], options[name]["weight"]
+    return Objective(weights, options=options, ramp=config.loss.ramp)
+
+
+def build_recipe(config: Config) -> Recipe:
+    schedule = config.schedule
+    check_schedule(
+        epochs=schedule.epochs,
+        warmup_epochs=schedule.warmup_epochs,
+        milestones=schedule.milestones,
+        steps_per_epoch=schedule.steps_per_epoch,
+    )
+    return Recipe(
+        epochs=schedule.epochs,
+        lr=config.optimizer.lr,
+        warmup_epochs=schedule.warmup_epochs,
+        milestones=tuple(schedule.milestones),
+        clip=config.optimizer.clip,
+        seed=config.seed,
+    )
+
+
+def build_optimizer(config: OptimizerConfig, model: BDLF) -> torch.optim.SGD:
+    """SGD with a rate of its own for the backbone, the heads, and the projections; `lr_scale` of a group is kept in it."""
+    scales = {"backbone": config.backbone_scale, "heads": 1.0, "projection": config.projection_scale}
+    groups = [
+        {"params": parameters, "lr_scale": scales[name], "lr": config.lr * scales[name]}
+        for name, parameters in model.parameter_groups().items()
+        if parameters
+    ]
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay
+    )
+
+
+def metric_columns(config: Config, objective: Objective, chosen: list[Setting]) -> list[str]:
+    """Columns of metrics.csv: one per term that is on, diagnostics, throughput, and the scores of each protocol."""
+    models = ["ema", "raw"] if config.ema.enabled else ["raw"]
+    scores = [f"{figure}/{setting.name}/{model}" for setting in chosen for model in models for figure in ("rank1", "mAP", "mINP")]
+    measured = ["corr_base", "corr_detail", "corr_detail_centred", "attention_own"]
+    return ["epoch", "lr", "total", *objective.terms, "gradient_norm", *measured, "images_per_second", "seconds", "memory_gib", *scores]

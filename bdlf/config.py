@@ -240,15 +240,42 @@ class Config:
 
 
 @dataclass
-class EvaluateConfig:
-    """`python -m bdlf.evaluate`: a run folder scored again; null in `evaluation` and `dataset`: as in the run."""
+class Rescore:
+    """As `Evaluation`; null: as the run was scored."""
 
-    run: str = MISSING
+    batch: int | None = None
+    flip: bool | None = None
+    feature: str | None = None
+    mode: str | None = None
+    shots: int | None = None
+    direction: str | None = None
+    gallery: str | None = None
+    reading: str | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    """`python -m bdlf.evaluate`."""
+
+    run: str = MISSING  # a run folder
     output: str | None = None  # null: <run>/evaluations/<hash8>
-    root: str | None = None  # the dataset, where it has moved since the run
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    save_features: bool = False
+    root: str | None = None  # where the dataset lies now; null: where the run found it
+    evaluation: Rescore = field(default_factory=Rescore)
     devices: str = "auto"
+    debug: bool = False
+
+
+@dataclass
+class SynthesizeConfig:
+    """`python -m bdlf.synthesize`."""
+
+    layout: str = MISSING  # regdb | sysu | llcm
+    root: str = MISSING  # the folder to write; absent, empty or written by this command before
+    seed: int = 0
+    identities: int = 60
+    images: int = 10  # of each identity by each camera that sees it
+    height: int = 128
+    width: int = 64
     debug: bool = False
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import resource
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from bdlf.command import DONE, INTERRUPTED, run_command
 from bdlf.config import Config, active_weights
@@ -27,32 +29,189 @@ log = logging.getLogger("bdlf")
 
 
 def train(config: Config) -> int:
-    """One job: return its result at once when it is finished, go on when it was cut off, else start. Returns the exit code."""
-    from bdlf.data import build_listing, fingerprint
+    """One job: show its result when it is finished, go on when it was cut off, else start. Returns the exit code."""
+    from bdlf.build import build_listing
+    from bdlf.data import dataset_name, fingerprint
     from bdlf.runs.folder import RunFolder
     from bdlf.runs.identity import run_id, run_path
-    from bdlf.runs.logs import log_to
+    from bdlf.runs.logs import log_to, show_on_screen
     from bdlf.runs.table import show_result
 
+    show_on_screen()
     folder = RunFolder(run_path(config))
     listing = build_listing(config.dataset)
-    digest = fingerprint(listing, config.dataset.root)
+    facts = {
+        "run_id": run_id(config),
+        "label": folder.path.parent.name.rpartition("-")[0],
+        "dataset": dataset_name(config.dataset.name, config.dataset.root),
+        "fingerprint": fingerprint(listing, config.dataset.root),
+        "seed": config.seed,
+    }
     if config.rerun and not config.dry_run:
         folder.move_aside()
-    if result := folder.finished(digest):
+    if result := folder.finished(facts["fingerprint"]):
         log.info("finished before: %s", folder.path)
         show_result(result)
         return DONE
     if config.dry_run:
         return _describe(config, folder, listing)
     with log_to(folder.log):
-        log.info("run %s in %s", run_id(config), folder.path)
+        log.info("run %s in %s", facts["run_id"], folder.path)
         try:
-            show_result(_run(config, folder, listing, digest))
+            show_result(_run(config, folder, listing, facts))
         except KeyboardInterrupt:
-            log.info("interrupted; the same command goes on from the last finished epoch")
+            log.info("interrupted: the same command goes on from the last finished epoch")
             return INTERRUPTED
         except Exception:
-            log.debug("the traceback", exc_info=True)  # to train.log only
+            log.debug("traceback", exc_info=True)  # to train.log only
             raise
     return DONE
+
+
+def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from bdlf import build
+    from bdlf.evaluation import Scores
+    from bdlf.files import write_text
+    from bdlf.runs.metrics_log import MetricsLog
+    from bdlf.runs.record import write_per_query, write_result
+    from bdlf.runs.tracker import Tracker
+    from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
+    from bdlf.training.ema import averaged_copy
+    from bdlf.training.loop import fit
+
+    # Parts
+    fabric = build.build_fabric(config)
+    torch.manual_seed(config.seed)
+    sampler = build.build_sampler(config, listing)
+    settings = build.build_settings(config, listing)
+    objective = build.build_objective(config)
+    network = build.build_model(config, sampler.identities, objective)
+    optimizer = build.build_optimizer(config.optimizer, network)
+    model, optimizer = fabric.setup(network, optimizer)
+    averaged = averaged_copy(network, config.ema.decay) if config.ema.enabled else None
+    recipe = build.build_recipe(config)
+    store = build.build_store(config, listing)
+    rows = build.training_rows(listing)
+
+    # Where an earlier process stopped
+    parts = {"model": network, "optimizer": optimizer, **({"averaged": averaged} if averaged is not None else {})}
+    first_epoch, seconds = 0, 0.0
+    if folder.checkpoint.is_file():
+        state = load_checkpoint(folder.checkpoint, device=fabric.device)
+        folder.require_fingerprint(state["fingerprint"], facts["fingerprint"])
+        folder.require_same_run(state["run_id"], facts["run_id"])
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first_epoch, seconds = state["epoch"], state["seconds"]
+        log.info("going on at epoch %d of %d", first_epoch + 1, config.schedule.epochs)
+    write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+    def evaluate(epoch: int) -> tuple[list[dict[str, Any]], list[Scores]]:
+        models = {**({"ema": averaged.module} if averaged is not None else {}), "raw": network}
+        return build.score_models(config, models, store, listing, settings, fabric.device, facts["dataset"], epoch)
+
+    # Train, an epoch at a time
+    columns = build.metric_columns(config, objective, settings)
+    metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
+    tracker = Tracker(
+        config.tracker.name,
+        folder=folder.path,
+        run_id=facts["run_id"],
+        group=facts["label"],
+        config=dataclasses.asdict(config),
+        project=config.tracker.project,
+        entity=config.tracker.entity,
+    )
+    finished = False
+    try:
+        scored = None
+        for record in fit(
+            fabric, model, optimizer, averaged, objective, sampler, build.build_augmentation(config), store, rows, recipe,
+            first_epoch=first_epoch,
+        ):  # fmt: skip
+            epoch = int(record["epoch"])
+            seconds += record["seconds"]
+            record["memory_gib"] = _peak_memory_gib(fabric.device)
+            last = epoch + 1 == config.schedule.epochs
+            if last or (config.evaluation.every and (epoch + 1) % config.evaluation.every == 0):
+                scored = evaluate(epoch)
+                record |= build.metric_values(scored[0])
+            metrics.append(record)
+            tracker.epoch(record)
+            log.info("%s", _epoch_line(record, config.schedule.epochs))
+            states = {name: part.state_dict() for name, part in parts.items()}
+            save_checkpoint(
+                folder.checkpoint,
+                {**states, "epoch": epoch + 1, "seconds": seconds, "run_id": facts["run_id"], "fingerprint": facts["fingerprint"]},
+            )
+
+        # Score and record
+        rows_scored, scores = scored or evaluate(config.schedule.epochs - 1)
+        write_per_query(folder.per_query, scores)
+        result = write_result(
+            folder.result,
+            metrics=rows_scored,
+            **facts,
+            variant=config.variant,
+            selection="last_epoch",
+            epochs=config.schedule.epochs,
+            steps_per_epoch=sampler.steps_per_epoch,
+            train_seconds=seconds,
+            images_per_second=config.schedule.epochs * sampler.steps_per_epoch * sampler.images_per_step / seconds,
+            peak_memory_gib=_peak_memory_gib(fabric.device),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            device=build.device_name(fabric.device),
+            precision=config.precision,
+        )
+        tracker.result({name: value for row in rows_scored for name, value in build.metric_values([row]).items()})
+        finished = True
+        return result
+    finally:
+        tracker.close(failed=not finished)
+
+
+def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
+    """`dry_run=true`: build everything but the images, say what would run, write nothing."""
+    import torch
+
+    from bdlf import build
+
+    build.build_fabric(config)
+    sampler = build.build_sampler(config, listing)
+    settings = build.build_settings(config, listing)
+    objective = build.build_objective(config)
+    network = build.build_model(config, sampler.identities, objective)
+    build.build_recipe(config)
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    state = f"{'goes on' if folder.checkpoint.is_file() else 'starts'} in {folder.path}"
+    log.info("dry run: %s", state)
+    log.info("images     %s", ", ".join(f"{split} {count}" for split, count in listing["split"].value_counts().items()))
+    log.info("batches    %d epochs x %d steps of %d images", config.schedule.epochs, sampler.steps_per_epoch, sampler.images_per_step)
+    log.info("terms      %s", ", ".join(f"{name} x {weight:g}" for name, weight in active_weights(config.loss, config.dfe).items()))
+    log.info("model      %d identities, %.1f M parameters", sampler.identities, trained / 1e6)
+    log.info("scored     %s", "; ".join(setting.name for setting in settings))
+    log.info("device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision)
+    return DONE
+
+
+def _epoch_line(record: dict[str, float], epochs: int) -> str:
+    shown = ["total", "id", "tri", "skd", "corr_base", "corr_detail"]
+    values = "  ".join(f"{name} {record[name]:.3f}" for name in shown if name in record)
+    scores = "  ".join(f"{name} {value:.1f}" for name, value in record.items() if name.startswith("rank1/"))
+    return f"epoch {int(record['epoch']) + 1}/{epochs}  {values}  {record['images_per_second']:.0f} images/s  {scores}".rstrip()
+
+
+def _peak_memory_gib(device: Any) -> float:
+    """Of the GPU's tensors, or of this process."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+if __name__ == "__main__":
+    run_command("config", Config, train, __doc__ or "")

@@ -12,6 +12,8 @@ from numpy import ndarray
 
 FRAME_WIDTH = 0.5
 
+Colour = Float32[ndarray, "c n"]
+"""One value for each plane and image, 0 to 1."""
 Column = Float32[ndarray, "n 1"]
 """One number for each image."""
 Rows = Float32[ndarray, "n h"]
@@ -31,11 +33,12 @@ class Canvas:
     def between(self, top: Column | float, bottom: Column | float) -> Rows:
         """How much of each row lies between `top` and `bottom`: 0 to 1."""
         above = np.clip((self.y - top) / self.soft_y + 0.5, 0, 1)
-        return above * np.clip((bottom - self.y) / self.soft_y + 0.5, 0, 1)
+        covered: Rows = above * np.clip((bottom - self.y) / self.soft_y + 0.5, 0, 1)
+        return covered
 
     def along(self, ys: list[Column], values: list[Column]) -> Rows:
         """The polyline through (`ys[k]`, `values[k]`) at each row, constant beyond its ends; `ys` ascend."""
-        result = np.broadcast_to(values[0], (len(values[0]), self.y.shape[1])).copy()
+        result: Rows = np.broadcast_to(values[0], (len(values[0]), self.y.shape[1])).copy()
         for k in range(len(ys) - 1):
             step = np.clip((self.y - ys[k]) / np.maximum(ys[k + 1] - ys[k], 1e-6), 0, 1)
             result += (values[k + 1] - values[k]) * step
@@ -43,7 +46,7 @@ class Canvas:
 
     def paint(
         self,
-        colour: Float32[ndarray, "c n"],
+        colour: Colour,
         centre: Column | Rows,
         half: Column | Rows,
         cover: Rows,
@@ -74,7 +77,7 @@ class Canvas:
             patch += alpha * (value[:, None, None] - patch)
 
     def ellipse(
-        self, colour: Float32[ndarray, "c n"], x: Column, y: Column, width: Column, height: Column, cover: Rows | float = 1
+        self, colour: Colour, x: Column, y: Column, width: Column, height: Column, cover: Rows | Column | float = 1.0
     ) -> None:
         """Paints the ellipse about (`x`, `y`) with half axes `width` and `height`, where `cover` lets it."""
         half = width * np.sqrt(np.clip(1 - ((self.y - y) / height) ** 2, 0, 1))

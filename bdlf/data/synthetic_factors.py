@@ -24,20 +24,22 @@ from bdlf.errors import InputError
 # --- Difficulty. Larger is harder, except IDENTITY_SPREAD, where larger is easier. ---
 IDENTITY_SPREAD = 1.0
 """Width of the continuous shared factors about their middle, 1 = the ranges below."""
-VIEW_JITTER = 18.0
+VIEW_JITTER = 12.0
 """Standard deviation in degrees of the direction a person walks, about the camera's own."""
-CAMERA_VIEW = 40.0
+CAMERA_VIEW = 25.0
 """Cameras look at people from up to this many degrees off the front."""
-BACK_RATE = 0.3
+BACK_RATE = 0.2
 """Share of images that show the person from behind."""
-PLACEMENT_JITTER = 1.0
+PLACEMENT_JITTER = 0.7
 """Multiplies the jitter of position and scale of the person within the frame (an imperfect detector)."""
 LIGHT_JITTER = 1.0
 """Multiplies the spread of brightness, light direction and tint over images and cameras."""
-NOISE_LEVEL = 0.03
+NOISE_LEVEL = 0.025
 """Mean standard deviation of the pixel noise, of a range of 1."""
-OCCLUSION_RATE = 0.15
+OCCLUSION_RATE = 0.1
 """Share of images with a pole or box before the person."""
+BACKGROUND_CONTRAST = 0.25
+"""Modulation of the wall and floor behind the person, in the most structured camera."""
 
 IDENTITY_LIMIT = 4999
 """Identities of a split at most: numbers have four digits, and those of 'test' start at 5001."""
@@ -76,13 +78,14 @@ REGIONS = ("skin", "hair", "upper", "pattern", "lower", "shoes", "bag", "hat")
 _EMISSIVITY = {  # of a range of 1; skin is warm, what is carried is cold
     "skin": (0.80, 0.98),
     "hair": (0.35, 0.60),
-    "upper": (0.30, 0.75),
-    "pattern": (-0.30, 0.30),  # added to the upper's
-    "lower": (0.30, 0.75),
+    "upper": (0.35, 0.75),
+    "pattern": (-1, 1),  # these two as steps from the upper's, see below
+    "lower": (-1, 1),
     "shoes": (0.20, 0.50),
     "bag": (0.08, 0.40),
     "hat": (0.20, 0.60),
 }
+_EMISSIVITY_STEP = {"pattern": (0.18, 0.32), "lower": (0.12, 0.30)}  # least and most, from the upper's
 _CHANNELS = ("red", "green", "blue")
 # Clothes come from few palettes, so that many identities share their colours.
 _PALETTES = np.array(
@@ -133,15 +136,20 @@ def _identity_factors(seed: int, pool: int, identity: int) -> list[float]:
     colours = palette[random.integers(len(palette), size=len(REGIONS))]
     colours[REGIONS.index("skin")] = _SKIN[random.integers(len(_SKIN))]
     colours[REGIONS.index("hair")] = _HAIR[random.integers(len(_HAIR))]
-    # A pattern in the cloth's own colour would not be one.
-    upper = np.flatnonzero((palette == colours[REGIONS.index("upper")]).all(axis=1))[0]
-    colours[REGIONS.index("pattern")] = palette[(upper + random.integers(1, len(palette))) % len(palette)]
+    # A pattern in the cloth's own colour would not be one; nor would a hem or a bag show.
+    upper = random.integers(len(palette))
+    colours[REGIONS.index("upper")] = palette[upper]
+    for region in ("pattern", "lower", "bag"):
+        colours[REGIONS.index(region)] = palette[(upper + random.integers(1, len(palette))) % len(palette)]
     colours = np.clip(colours + random.normal(0, 0.03, colours.shape), 0.02, 0.98)
 
     cold, hot = np.array([_EMISSIVITY[region] for region in REGIONS]).T
     emissivity = random.uniform(cold, hot)
-    delta = emissivity[REGIONS.index("pattern")]
-    emissivity[REGIONS.index("pattern")] = np.sign(delta) * (0.12 + 0.6 * abs(delta))
+    for region, (least, most) in _EMISSIVITY_STEP.items():
+        step = emissivity[REGIONS.index(region)]
+        emissivity[REGIONS.index(region)] = (1 if step >= 0 else -1) * (least + (most - least) * abs(step))
+    lower = REGIONS.index("lower")
+    emissivity[lower] = np.clip(emissivity[REGIONS.index("upper")] + emissivity[lower], 0.1, 0.95)
     return [*continuous, *classes, *colours.ravel(), *emissivity]
 
 
@@ -156,12 +164,12 @@ def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> list[
     light = np.exp(LIGHT_JITTER * (lens.normal(0, 0.10) + random.normal(0, 0.10)))
     gradient = LIGHT_JITTER * (lens.normal(0, 0.15) + random.normal(0, 0.10))
     tint = np.exp(LIGHT_JITTER * (lens.normal(0, 0.10, 3) + random.normal(0, 0.03, 3)))
-    ground = lens.uniform(0.10, 0.45) if infrared else lens.uniform(0.35, 0.70)
+    ground = lens.uniform(0.08, 0.25) if infrared else lens.uniform(0.35, 0.70)
     background = np.clip(ground + lens.normal(0, 0.05, 3) + random.normal(0, 0.04), 0.02, 0.98)
     scene = [
         lens.uniform(0.45, 0.80) + random.normal(0, 0.02),
         lens.uniform(1.0, 4.0),
-        lens.uniform(0.10, 0.40),
+        lens.uniform(0.3, 1.0) * BACKGROUND_CONTRAST,
         random.uniform(0, 1),
     ]
     noise = [NOISE_LEVEL * random.uniform(0.5, 1.5), float(random.integers(2**31))]
@@ -187,7 +195,8 @@ def factor_columns(
         people[int(who)] + _image_factors(seed, kind == "ir", int(camera), (supply, int(who), int(number)))
         for who, kind, camera, number in zip(identity, modality, camid, image, strict=True)
     ]
-    return pd.DataFrame(np.array(rows).reshape(-1, len(FACTOR_KINDS)), columns=list(FACTOR_KINDS))
+    columns: pd.DataFrame = pd.DataFrame(np.array(rows).reshape(-1, len(FACTOR_KINDS)), columns=list(FACTOR_KINDS))
+    return columns
 
 
 def synthetic_listing(
@@ -223,10 +232,9 @@ def synthetic_listing(
         identity = np.repeat(np.arange(size), 2 * images_per_identity)
         modality = np.tile(np.repeat(["vis", "ir"], images_per_identity), size)
         image = np.tile(np.arange(images_per_identity), 2 * size)
-        camid = np.array(
-            [cameras[kind][number % len(cameras[kind])] for kind, number in zip(modality, image, strict=True)], dtype=int
-        )
-        pid = identity + (1 if split == "train" else 1 + IDENTITY_LIMIT + 1)
+        dealt = {kind: np.resize(own, images_per_identity) for kind, own in cameras.items()}
+        camid = np.tile(np.concatenate([dealt["vis"], dealt["ir"]]), size)
+        pid = identity + (1 if split == "train" else IDENTITY_LIMIT + 2)
         part = pd.DataFrame(
             {
                 "path": [
@@ -239,10 +247,8 @@ def synthetic_listing(
                 "split": split,
             }
         )
-        factors = factor_columns(
-            seed=seed, pool=split, identity=identity, modality=modality, camid=camid, image=image
-        )
+        factors = factor_columns(seed=seed, pool=split, identity=identity, modality=modality, camid=camid, image=image)
         parts.append(pd.concat([part, factors], axis=1))
-    listing = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    listing: pd.DataFrame = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     listing.attrs["name"] = "synthetic"
     return listing

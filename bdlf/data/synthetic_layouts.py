@@ -34,6 +34,7 @@ _CHUNK = 256  # images rendered before they are written
 
 _Files = dict[str, str]
 """Text file's path -> its content."""
+_Row = tuple[int, int, int, str, int, str, list[str]]
 
 
 def write_layout(
@@ -48,10 +49,10 @@ def write_layout(
 ) -> dict[str, object]:
     """Writes a tree that looks like the real set `layout` ('sysu', 'regdb' or 'llcm') and returns its record.
 
-    `images` counts per identity and camera that sees it. The record is also left as `synthetic.json`: schema, generator,
-    seed, layout, images, height, width, and `identities` and `counts` (images of each modality) per split; RegDB's splits
-    are the halves of any of its ten. Each layout draws identities of its own, which are in no other layout and not in
-    `synthetic_listing`. A person's factors depend on the seed and their rank alone.
+    `images` counts per identity and camera that sees it. The record is also left as `synthetic.json`: schema,
+    generator, layout, seed, images, height, width, and `identities` and `counts` (images of each modality) per split;
+    RegDB's splits are the halves of any of its ten. Each layout draws identities of its own, which are in no other
+    layout and not in `synthetic_listing`. A person's factors depend on the seed and their rank alone.
 
     The tree is written beside `root` and renamed, so `root` never holds half of one. A tree written here before is
     replaced. Raises `InputError` for an unknown layout, an impossible size, or a root that holds anything else.
@@ -115,14 +116,16 @@ def _check_root(target: Path) -> bool:
 def _record(plan: pd.DataFrame, **options: object) -> dict[str, object]:
     sizes: dict[str, int] = {}
     counts: dict[str, dict[str, int]] = {}
-    for split, part in plan.groupby("split", sort=False):
-        sizes[str(split)] = int(part["pid"].nunique())
-        counts[str(split)] = {kind: int((part["modality"] == kind).sum()) for kind in ("vis", "ir")}
+    for split in ("train", "val", "test"):
+        part = plan[plan["split"] == split]
+        if part.empty:
+            continue
+        sizes[split] = int(part["pid"].nunique())
+        counts[split] = {kind: int((part["modality"] == kind).sum()) for kind in ("vis", "ir")}
     return {"schema": SCHEMA, "generator": GENERATOR, **options, "identities": sizes, "counts": counts}
 
 
 def _write_images(root: Path, plan: pd.DataFrame, layout: str, seed: int, height: int, width: int) -> None:
-    options = {} if layout == "regdb" else {"quality": JPEG_QUALITY}
     for start in range(0, len(plan), _CHUNK):
         chunk = plan.iloc[start : start + _CHUNK].reset_index(drop=True)
         keys = {name: chunk[name].to_numpy() for name in ("identity", "modality", "camid", "image")}
@@ -131,15 +134,16 @@ def _write_images(root: Path, plan: pd.DataFrame, layout: str, seed: int, height
         for pixels, paths in zip(render(factors, height, width), chunk["paths"], strict=True):
             first = root / paths[0]
             first.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(first, **options)
+            Image.fromarray(pixels).save(first, quality=JPEG_QUALITY)  # means nothing to a .bmp
             for path in paths[1:]:
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(first, root / path)
 
 
-def _plan(rows: Iterator[tuple[int, int, int, str, int, str, list[str]]]) -> pd.DataFrame:
+def _plan(rows: Iterator[_Row]) -> pd.DataFrame:
     """One row per image; `paths` are the files that hold it, `identity` the rank in the layout's own supply."""
-    return pd.DataFrame(rows, columns=["identity", "pid", "camid", "modality", "image", "split", "paths"])
+    plan: pd.DataFrame = pd.DataFrame(rows, columns=["identity", "pid", "camid", "modality", "image", "split", "paths"])
+    return plan
 
 
 def _split_of(identities: int, shares: dict[str, float], random: np.random.Generator) -> list[str]:
@@ -157,31 +161,31 @@ def _split_of(identities: int, shares: dict[str, float], random: np.random.Gener
 def _plan_sysu(identities: int, images: int, random: np.random.Generator) -> tuple[pd.DataFrame, _Files]:
     """Cameras 1, 2, 4, 5 visible, 3, 6 infrared; six people in ten are seen by all, most others by 3, 4 and 5 only."""
     split = _split_of(identities, {"train": 296 / 491, "val": 99 / 491, "test": 96 / 491}, random)
-    pids = [1 + who + who // 11 for who in range(identities)]  # numbers of people left out of the set, as in the original
+    pids = [1 + who + who // 11 for who in range(identities)]  # with gaps, as in the original
 
-    def rows() -> Iterator[tuple[int, int, int, str, int, str, list[str]]]:
+    def rows() -> Iterator[_Row]:
         for who, pid in enumerate(pids):
-            cameras = (1, 2, 3, 4, 5, 6) if who % 5 < 3 else (3, 4, 5)
-            cameras = {5: (1, 2, 4, 5, 6), 10: (3, 4, 5, 6)}.get(who % 12, cameras)
-            for camera in cameras:
+            indoors = "123456" if who % 5 < 3 else "345"
+            for camera in map(int, {5: "12456", 10: "3456"}.get(who % 12, indoors)):
                 kind = "ir" if camera in _SYSU_INFRARED else "vis"
                 for k in range(images):
                     yield who, pid, camera, kind, k, split[who], [f"cam{camera}/{pid:04d}/{k + 1:04d}.jpg"]
 
-    members = {part: [pid for pid, own in zip(pids, split, strict=True) if own == part] for part in ("train", "val", "test")}
-    return _plan(rows()), {f"exp/{part}_id.txt": _comma_line(own) for part, own in members.items()}
+    files = {}
+    for part in ("train", "val", "test"):
+        own = [pid for pid, other in zip(pids, split, strict=True) if other == part]
+        files[f"exp/{part}_id.txt"] = _comma_line(own)
+    return _plan(rows()), files
 
 
 def _permutations(plan: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
     """MATLAB cells as in the official file: camera -> identity number -> ten permutations of its images, from 1."""
-    sizes = plan.groupby(["camid", "pid"]).size()
     cameras = np.empty((6, 1), object)
     for camera in range(1, 7):
-        seen = sizes[camera] if camera in sizes.index.get_level_values(0) else pd.Series(dtype=int)
-        last = int(seen.index.max()) if len(seen) else 0
-        cells = np.empty((last, 1), object)
-        for pid in range(1, last + 1):
-            count = int(seen.get(pid, 0))
+        seen = plan.loc[plan["camid"] == camera, "pid"]
+        counts = np.bincount(seen)  # of identity 0 too, which nobody has
+        cells = np.empty((len(counts) - 1, 1), object)
+        for pid, count in enumerate(counts[1:], start=1):
             orders = np.stack([1 + random.permutation(count) for _ in range(SYSU_TRIALS)])
             cells[pid - 1, 0] = orders.astype(np.uint8 if count < 256 else np.uint16)
         cameras[camera - 1, 0] = cells
@@ -189,11 +193,14 @@ def _permutations(plan: pd.DataFrame, random: np.random.Generator) -> np.ndarray
 
 
 def _plan_regdb(identities: int, images: int, random: np.random.Generator) -> tuple[pd.DataFrame, _Files]:
-    """One camera a modality; ten random halvings of the identities, labelled from 0 in the order drawn."""
+    """One camera a modality; ten random halvings of the identities, labelled from 0 in the order drawn.
+
+    The words male, female, front and back in the names follow the original's pattern and mean nothing here.
+    """
     genders = random.choice(["male", "female"], identities)
     folders = {"vis": ("Visible", "v", 1), "ir": ("Thermal", "t", 2)}
 
-    def rows() -> Iterator[tuple[int, int, int, str, int, str, list[str]]]:
+    def rows() -> Iterator[_Row]:
         frame = 0
         for who in range(identities):
             # Which half a person is in differs between the ten splits: this one serves for counting only.
@@ -222,7 +229,7 @@ def _plan_llcm(identities: int, images: int, random: np.random.Generator) -> tup
     """Nine cameras, each visible and (but for camera 3) near infrared; three to five of them see a person."""
     split = _split_of(identities, {"train": 713 / 1064, "test": 351 / 1064}, random)
 
-    def rows() -> Iterator[tuple[int, int, int, str, int, str, list[str]]]:
+    def rows() -> Iterator[_Row]:
         for who in range(identities):
             pid, seen = who + 1, sorted(1 + random.permutation(9)[: random.integers(3, 6)])
             for camera in seen:

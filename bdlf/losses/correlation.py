@@ -123,5 +123,6 @@ def _standardized(x: Tensor) -> Tensor:
 
 
 def _extended_log(x: Tensor) -> Tensor:
+    above = x > TANGENT_BELOW
     tangent = math.log(TANGENT_BELOW) + (x - TANGENT_BELOW) / TANGENT_BELOW
-    return torch.where(x < TANGENT_BELOW, tangent, x.clamp_min(TANGENT_BELOW).log())
+    return torch.where(above, torch.where(above, x, TANGENT_BELOW).log(), tangent)  # inner where: no 0 * inf backward

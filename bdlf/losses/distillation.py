@@ -52,8 +52,9 @@ def feature_relation(
 ) -> Float[Tensor, ""]:
     """Mean squared row-softmax of the difference of two Gram matrices, over the whole batch: `fkl` (Eqs. 11, 12).
 
-    `form="raw"` [paper] is between 1/b^2 (uniform) and 1/b (one-hot rows); on wide BN features it sits at 1/b, without
-    gradient. `form="normalized"` [ours] compares rows of unit length and multiplies by b^2, so that uniform is 1.
+    `form="raw"` [paper] is between 1/b^2 (uniform) and 1/b (one-hot rows without gradient, as most rows of wide BN
+    features are). `form="normalized"` [ours] compares rows of unit length and multiplies by b^2, so that uniform, the
+    minimum, is 1; independent random features of width 2048 are at 1.001, where the gradient is small.
     `detach` stops the gradient at `detail` [ours: the paper writes Zbar^D -> Z^D]. Raises InputError on another form.
     """
     if form not in ("normalized", "raw"):

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bdlf.config import Config
 from bdlf.errors import InputError
 from bdlf.runs.record import read_result, source_state
 
 log = logging.getLogger(__name__)
+
+
+def read_config(path: Path) -> Config:
+    """A run's `config.yaml` as data: an interpolation in it is refused, not resolved."""
+    try:
+        text = path.read_text()
+        if "${" in text:
+            raise InputError(f"{path} holds an interpolation (${{...}}); a run's config.yaml is plain data: restore it")
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(yaml.safe_load(text)))
+        return cast(Config, OmegaConf.to_object(merged))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run= takes a run folder, like outputs/synthetic/full-1a2b3c4d/seed0") from None
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not the configuration of a run ({str(error).splitlines()[0]}); restore it") from error
 
 
 class RunFolder:
@@ -55,3 +76,7 @@ class RunFolder:
                 f"{self.path} belongs to other images (dataset fingerprint {recorded[:8]}, now {now[:8]}); "
                 "restore the dataset, or start again with rerun=true"
             )
+
+    def require_same_run(self, recorded: str, now: str) -> None:
+        if recorded != now:
+            raise InputError(f"{self.checkpoint} is of run {recorded}, this is {now}; move it away, or start again with rerun=true")

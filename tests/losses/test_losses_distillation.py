@@ -93,15 +93,10 @@ def test_feature_relation_of_equal_patterns_is_uniform() -> None:
     assert feature_relation(A @ rotation, A, form="raw").item() == pytest.approx(1 / 36, rel=1e-12)
 
 
-def test_raw_feature_relation_of_wide_features_saturates_without_gradient() -> None:
-    """As printed, rows of the softmax are one-hot: 1/B. The normalised form keeps its gradient there."""
+def test_feature_relation_of_wide_features_is_saturated_raw_and_nearly_uniform_normalized() -> None:
     projected, detail = random(64, 2048, seed=5), random(64, 2048, seed=6)
-    raw = feature_relation(projected, detail, form="raw")
-    assert raw.item() == pytest.approx(1 / 64, rel=0.05)
-    stable = feature_relation(projected, detail)
-    assert 0.9 < stable.item() < 1.1
-    share = [(grad(loss, projected)[0].norm() / loss.detach()).item() for loss in (raw, stable)]
-    print(share)
+    assert feature_relation(projected, detail, form="raw").item() == pytest.approx(1 / 64, rel=0.1)
+    assert 1 < feature_relation(projected, detail).item() < 1.01
 
 
 def test_feature_relation_of_equal_and_zero_rows_is_finite() -> None:
@@ -113,9 +108,9 @@ def test_feature_relation_of_equal_and_zero_rows_is_finite() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown reduction 'max'.*'sum' or 'mean'"):
+    with pytest.raises(InputError, match=r"unknown reduction 'max'.*'sum' or 'mean'"):
         mutual_distillation(A, B, reduction="max")
-    with pytest.raises(InputError, match="unknown reduction 'max'.*'sum' or 'mean'"):
+    with pytest.raises(InputError, match=r"unknown reduction 'max'.*'sum' or 'mean'"):
         fused_distillation(A, B, C, reduction="max")
-    with pytest.raises(InputError, match="unknown form 'cosine'.*'normalized' or 'raw'"):
+    with pytest.raises(InputError, match=r"unknown form 'cosine'.*'normalized' or 'raw'"):
         feature_relation(A, B, form="cosine")

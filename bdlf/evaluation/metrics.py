@@ -1,0 +1,238 @@
+"""CMC, mAP and mINP of a queries x gallery matrix of similarities, under the rules of SYSU-MM01, RegDB and LLCM.
+
+No ranking is built: the rank of a match is one more than the number of gallery images that come before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from bdlf.errors import InputError
+
+PROTOCOLS = ("sysu", "regdb", "llcm")
+_HIDDEN = -np.inf
+"""Stands for a gallery image that the protocol takes away from a query; similarities themselves are finite."""
+_BLOCK = 1 << 18
+"""Similarities worked on at once: small enough for a processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalMetrics:
+    """Figures over the queries that have a match; fractions in 0..1."""
+
+    cmc: np.ndarray
+    """(max_rank,) share of the valid queries with a match among the first 1, 2, ... identities (sysu, llcm) or images (regdb)."""
+    mAP: float  # noqa: N815
+    mINP: float  # noqa: N815
+    valid_queries: int
+    first_match: np.ndarray
+    """(queries,) rank of the first match, from 1, counted as `cmc` counts; 0 where the query has no match."""
+    average_precision: np.ndarray
+    """(queries,) mean over the matches of (matches so far) / (images so far); NaN where the query has no match."""
+    inverse_negative_penalty: np.ndarray
+    """(queries,) matches / (rank of the last match, in images); NaN where the query has no match."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Gallery:
+    """The gallery's columns by identity, found once for all queries."""
+
+    identities: np.ndarray
+    """(i,) ascending."""
+    columns: np.ndarray
+    """(i + 1, most) each identity's columns, ascending, then -1; the last row, of an identity that is not there, is all -1."""
+    layers: list[np.ndarray]
+    """Columns of the first, second, ... image of every identity that has so many, identities with many images first."""
+
+
+def retrieval_metrics(
+    similarity: np.ndarray | Tensor,
+    query_pids: np.ndarray | Tensor | Sequence[int],
+    gallery_pids: np.ndarray | Tensor | Sequence[int],
+    query_camids: np.ndarray | Tensor | Sequence[int] | None = None,
+    gallery_camids: np.ndarray | Tensor | Sequence[int] | None = None,
+    *,
+    protocol: str,
+    max_rank: int = 20,
+) -> RetrievalMetrics:
+    """Score a ranking of the gallery for every query.
+
+    `similarity` is (queries, gallery), larger is closer, NumPy or torch on any device; float64 stays float64, all else is
+    compared as float32 or better. Identities and cameras are whole numbers, one for each row or column.
+
+    `protocol`:
+    - "sysu": a query of camera 3 does not see the gallery images of camera 2 (the same room), whatever their identity;
+      CMC ranks identities, each at its best image. Needs cameras.
+    - "llcm": a query does not see the gallery images of its own identity and camera; CMC ranks identities. Needs cameras.
+    - "regdb": every query sees the whole gallery; CMC ranks images. Cameras play no part.
+
+    AP and INP rank images in all three. Equal similarities rank in the order of the gallery's columns [ours: independent of
+    the machine]. Queries without a match left are in no figure. Beyond the end of a gallery the CMC keeps its last value.
+
+    Raises InputError (a ValueError) on an unknown protocol, `max_rank` below 1, NaN or infinite similarities, an empty
+    side, lengths that do not fit, identities or cameras that are not whole numbers, missing cameras, no query with a match.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"unknown protocol {protocol!r}: known are {', '.join(PROTOCOLS)}")
+    if max_rank < 1:
+        raise InputError(f"max_rank is {max_rank}: the CMC needs at least rank 1")
+    matrix = _checked_similarity(similarity)
+    queries, images = matrix.shape
+    query_ids = _checked_numbers("query_pids", query_pids, queries)
+    gallery_ids = _checked_numbers("gallery_pids", gallery_pids, images)
+    query_cameras = None if query_camids is None else _checked_numbers("query_camids", query_camids, queries)
+    gallery_cameras = None if gallery_camids is None else _checked_numbers("gallery_camids", gallery_camids, images)
+    if protocol != "regdb" and (query_cameras is None or gallery_cameras is None):
+        raise InputError(f"protocol {protocol!r} needs query_camids and gallery_camids: it hides gallery images by camera")
+
+    gallery = _grouped(gallery_ids)
+    slot = np.minimum(np.searchsorted(gallery.identities, query_ids), len(gallery.identities) - 1)
+    slot[gallery.identities[slot] != query_ids] = len(gallery.identities)
+
+    first_match = np.zeros(queries, dtype=np.int64)
+    average_precision = np.full(queries, np.nan)
+    inverse_negative_penalty = np.full(queries, np.nan)
+    height = max(1, _BLOCK // images)
+    for begin in range(0, queries, height):
+        rows = slice(begin, begin + height)
+        block = matrix[rows].copy()
+        columns = gallery.columns[slot[rows]]
+        if query_cameras is not None and gallery_cameras is not None:
+            _hide(block, columns, query_cameras[rows], gallery_cameras, protocol)
+        own = np.where(columns >= 0, np.take_along_axis(block, columns, axis=1), block.dtype.type(_HIDDEN))
+        matches = np.count_nonzero(own != _HIDDEN, axis=1)
+        valid = matches > 0
+        if not valid.any():
+            continue
+        ranks = np.sort(_image_ranks(block, own, columns), axis=1)
+        found = np.arange(1, ranks.shape[1] + 1)
+        precision = np.where(found <= matches[:, None], found / ranks, 0.0)
+        last = np.take_along_axis(ranks, matches[:, None] - 1, axis=1)[:, 0]
+        first = ranks[:, 0] if protocol == "regdb" else _first_identity_rank(block, own, columns, gallery)
+        target = begin + np.flatnonzero(valid)
+        first_match[target] = first[valid]
+        average_precision[target] = precision.sum(axis=1)[valid] / matches[valid]
+        inverse_negative_penalty[target] = matches[valid] / last[valid]
+
+    valid = first_match > 0
+    if not valid.any():
+        raise InputError(
+            f"no query has a match in the gallery under protocol {protocol!r}: look at the identities and cameras of both sides"
+        )
+    return RetrievalMetrics(
+        cmc=np.mean(first_match[valid, None] <= np.arange(1, max_rank + 1), axis=0),
+        mAP=float(average_precision[valid].mean()),
+        mINP=float(inverse_negative_penalty[valid].mean()),
+        valid_queries=int(valid.sum()),
+        first_match=first_match,
+        average_precision=average_precision,
+        inverse_negative_penalty=inverse_negative_penalty,
+    )
+
+
+def _hide(
+    block: np.ndarray, columns: np.ndarray, query_cameras: np.ndarray, gallery_cameras: np.ndarray, protocol: str
+) -> None:
+    """Take away, in place, what the protocol does not let a query see."""
+    if protocol == "sysu":
+        block[np.ix_(query_cameras == 3, gallery_cameras == 2)] = _HIDDEN
+    elif protocol == "llcm":
+        row, position = np.nonzero((columns >= 0) & (gallery_cameras[columns] == query_cameras[:, None]))
+        block[row, columns[row, position]] = _HIDDEN
+
+
+def _image_ranks(block: np.ndarray, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Rank from 1 among images, (rows, most), of the matches whose similarities are `own`; past the end where hidden."""
+    images = block.shape[1]
+    ascending = np.sort(block, axis=1)
+    not_closer = _count_not_above(ascending, own)  # the match itself is one of them
+    ranks = images + 1 - not_closer
+    below = np.take_along_axis(ascending, np.maximum(not_closer - 2, 0), axis=1)
+    tied = (below == own) & (not_closer > 1) & (own != _HIDDEN)
+    order = np.arange(images)
+    for position in np.flatnonzero(tied.any(axis=0)):
+        row = np.flatnonzero(tied[:, position])
+        level = block[row] == own[row, position, None]
+        ranks[row, position] += np.count_nonzero(level & (order < columns[row, position, None]), axis=1)
+    ranks[own == _HIDDEN] = images + 1
+    return ranks
+
+
+def _count_not_above(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many entries of each row are <= each of the row's `values`: a binary search in all rows at once."""
+    rows, length = ascending.shape
+    flat = ascending.ravel()
+    before = np.arange(rows)[:, None] * length - 1
+    count = np.zeros(values.shape, dtype=np.int64)
+    step = 1 << (length.bit_length() - 1)
+    while step:
+        probe = count + step
+        inside = probe <= length
+        count = np.where(inside & (flat[before + np.where(inside, probe, 1)] <= values), probe, count)
+        step >>= 1
+    return count
+
+
+def _first_identity_rank(block: np.ndarray, own: np.ndarray, columns: np.ndarray, gallery: _Gallery) -> np.ndarray:
+    """Rank from 1, among identities at their best image, of each row's own identity; meaningless where all is hidden."""
+    best = own.argmax(axis=1)[:, None]  # the first of equals, and columns ascend
+    value = np.take_along_axis(own, best, axis=1)
+    leaders = _best_of_identities(block, gallery)
+    ahead = leaders > value
+    tied = np.flatnonzero((np.count_nonzero(leaders == value, axis=1) > 1) & (value[:, 0] != _HIDDEN))
+    if tied.size:
+        column = np.take_along_axis(columns[tied], best[tied], axis=1)
+        ahead[tied] |= _best_of_identities((block[tied] == value[tied]) & (np.arange(block.shape[1]) < column), gallery)
+    return 1 + np.count_nonzero(ahead, axis=1)
+
+
+def _best_of_identities(block: np.ndarray, gallery: _Gallery) -> np.ndarray:
+    """Largest entry (of booleans: any) of each gallery identity in each row; (rows, i), identities in the order of `layers`."""
+    best = block.take(gallery.layers[0], axis=1)
+    for layer in gallery.layers[1:]:
+        np.maximum(best[:, : len(layer)], block.take(layer, axis=1), out=best[:, : len(layer)])
+    return best
+
+
+def _grouped(gallery_ids: np.ndarray) -> _Gallery:
+    identities, index, counts = np.unique(gallery_ids, return_inverse=True, return_counts=True)
+    by_identity = np.argsort(index, kind="stable")
+    position = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = np.full((len(identities) + 1, counts.max()), -1)
+    columns[index[by_identity], position] = by_identity
+    many_first = columns[np.argsort(-counts, kind="stable")]
+    return _Gallery(identities, columns, [layer[layer >= 0] for layer in many_first.T])
+
+
+def _checked_similarity(similarity: np.ndarray | Tensor) -> np.ndarray:
+    if isinstance(similarity, Tensor):
+        similarity = similarity.detach().cpu()
+        similarity = (similarity.float() if similarity.is_floating_point() and similarity.itemsize < 4 else similarity).numpy()
+    if similarity.ndim != 2:
+        raise InputError(f"similarity has shape {similarity.shape}: it must be queries x gallery")
+    if 0 in similarity.shape:
+        raise InputError(f"similarity has shape {similarity.shape}: there must be a query and a gallery image")
+    if similarity.dtype.kind not in "fiu":
+        raise InputError(f"similarity holds {similarity.dtype}: it must be real numbers")
+    if similarity.dtype not in (np.float32, np.float64):
+        similarity = similarity.astype(np.float32 if similarity.dtype == np.float16 else np.float64)
+    finite = np.isfinite(similarity)
+    if not finite.all():
+        query, image = np.argwhere(~finite)[0]
+        raise InputError(
+            f"similarity of query {query} and gallery image {image} is {similarity[query, image]}: look at the features of both"
+        )
+    return similarity
+
+
+def _checked_numbers(name: str, numbers: np.ndarray | Tensor | Sequence[int], length: int) -> np.ndarray:
+    array = numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
+    if array.shape != (length,):
+        raise InputError(f"{name} has shape {array.shape} but similarity asks for ({length},): one number for each")
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} holds {array.dtype}: it must be whole numbers")
+    return array.astype(np.int64)

@@ -1,0 +1,40 @@
+"""Write synthetic pedestrians as image files in the layout of a real dataset.
+
+Examples
+  python -m bdlf.synthesize layout=regdb root=data/RegDB
+  python -m bdlf.synthesize layout=sysu root=/tmp/SYSU-MM01 identities=100 images=6
+  python -m bdlf.synthesize layout=llcm root=/tmp/LLCM height=256 width=128 seed=1
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bdlf.command import DONE, run_command
+from bdlf.config import SynthesizeConfig
+
+log = logging.getLogger("bdlf")
+
+
+def synthesize(config: SynthesizeConfig) -> int:
+    """Returns the exit code."""
+    from bdlf.data.synthetic_layouts import write_layout
+    from bdlf.runs.logs import show_on_screen
+
+    show_on_screen()
+    record = write_layout(
+        config.layout,
+        config.root,
+        seed=config.seed,
+        identities=config.identities,
+        images=config.images,
+        height=config.height,
+        width=config.width,
+    )
+    log.info("%s (synthetic) in %s: %s", config.layout, config.root, record["counts"])
+    log.info("train on it: python -m bdlf.train dataset=%s dataset.root=%s", config.layout, config.root)
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command("synthesize", SynthesizeConfig, synthesize, __doc__ or "")

@@ -1,0 +1,272 @@
+"""Which terms are on, what they are given, how they are weighted and ramped, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bdlf import losses
+from bdlf.errors import InputError
+from bdlf.models.embeddings import Embeddings
+from bdlf.objective import GROUPS, TERMS, Objective, correlations, first_nonfinite
+
+PAIRS, WIDTH, IDS = 6, 10, 4
+LABELS = torch.tensor([0, 0, 1, 1, 3, 3]).repeat(2)
+FEATURES = {
+    "comprehensive_pooled": 2 * PAIRS,
+    "comprehensive": 2 * PAIRS,
+    "detail": 2 * PAIRS,
+    "detail_projected": 2 * PAIRS,
+    "base": 2 * PAIRS,
+    "fused": PAIRS,
+    "projection": WIDTH,
+}
+CLASSIFIED = ("comprehensive", "detail", "detail_projected", "base", "fused")
+ALL_ON = dict.fromkeys(TERMS, 1.0)
+
+
+def embeddings(seed: int = 0, **changes: Any) -> Embeddings:
+    """Everything a network can provide, random, with a part that both modalities share."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(rows: int, columns: int) -> Tensor:
+        shared = torch.randn(PAIRS, columns, generator=generator).repeat(2, 1)[:rows] if rows % PAIRS == 0 else 0
+        return (torch.randn(rows, columns, generator=generator) + shared).double().requires_grad_()
+
+    made: dict[str, Any] = {name: random(rows, WIDTH) for name, rows in FEATURES.items()}
+    made["logits"] = {name: random(FEATURES[name], IDS) for name in CLASSIFIED}
+    made["attention"] = random(2 * PAIRS, PAIRS).softmax(dim=1)
+    return Embeddings(**{**made, **changes})
+
+
+def by_hand(e: Embeddings) -> dict[str, Tensor]:
+    """Every term, written out from the paper's equations."""
+    v, i = slice(None, PAIRS), slice(PAIRS, None)
+    score = e.logits
+    return {
+        "id": losses.identity(score["comprehensive"], LABELS),
+        "tri": losses.triplet(e.comprehensive_pooled, LABELS),
+        "okl": losses.mutual_distillation(score["comprehensive"][v], score["comprehensive"][i]),
+        "id_detail": losses.identity(score["detail"], LABELS),
+        "odkl": losses.distillation(score["detail"], score["comprehensive"]),
+        "id_base": losses.identity(score["base"], LABELS),
+        "bkl": losses.mutual_distillation(score["base"][v], score["base"][i]),
+        "id_fused": losses.identity(score["fused"], LABELS[v]),
+        "fbkl": losses.fused_distillation(score["base"][v], score["base"][i], score["fused"]),
+        "fkl": losses.feature_relation(e.detail_projected, e.detail),
+        "dkl": losses.distillation(score["detail_projected"], score["detail"]),
+        "dcorr": losses.detail_correlation(e.detail_projected[v], e.detail_projected[i], e.detail[v], e.detail[i]),
+        "orth": losses.orthogonality(e.projection),
+        "skd": losses.specific_shared(e.base[v], e.base[i], e.detail[v], e.detail[i]),
+    }
+
+
+RAMPED = {"okl", "bkl", "fbkl", "odkl", "dkl", "fkl", "dcorr", "skd"}
+
+
+def test_total_is_the_hand_sum_and_values_are_the_bare_terms() -> None:
+    weights = {name: 0.3 + 0.1 * k for k, name in enumerate(TERMS)}
+    e = embeddings()
+    total, values = Objective(weights, ramp=0.5)(e, LABELS, progress=0.2)
+    hand = by_hand(e)
+    assert list(values) == list(hand) == list(TERMS)
+    for name, value in hand.items():
+        assert values[name].item() == pytest.approx(value.item(), rel=1e-12), name
+        assert not values[name].requires_grad
+    expected = sum(weights[name] * (0.4 if name in RAMPED else 1) * value for name, value in hand.items())
+    assert total.item() == pytest.approx(expected.item(), rel=1e-12)
+    tensors = [getattr(e, name) for name in FEATURES] + list(e.logits.values())
+    wanted = torch.autograd.grad(expected, tensors, allow_unused=True)
+    for got, want in zip(torch.autograd.grad(total, tensors, allow_unused=True), wanted, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_options_reach_their_term() -> None:
+    options = {"okl": {"reduction": "mean"}, "tri": {"margin": 5.0}, "skd": {"form": "outside", "gamma": 0.4}}
+    plain = Objective(ALL_ON)(embeddings(), LABELS, 1.0).values
+    tuned = Objective(ALL_ON, options=options)(embeddings(), LABELS, 1.0).values
+    assert {name for name in TERMS if plain[name] != tuned[name]} == set(options)
+    assert tuned["okl"].item() == pytest.approx(plain["okl"].item() / 2)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "progress", "factor"),
+    [(0.3, 0.0, 0.0), (0.3, 0.1, 1 / 3), (0.3, 0.3, 1.0), (0.3, 1.0, 1.0), (0.0, 0.0, 1.0), (1.0, 0.25, 0.25)],
+)
+@pytest.mark.parametrize("name", TERMS)
+def test_the_ramp_scales_distillation_terms_only(name: str, ramp: float, progress: float, factor: float) -> None:
+    losses = Objective({name: 2.0}, ramp=ramp)(embeddings(), LABELS, progress)
+    expected = 2 * losses.values[name] * (factor if name in RAMPED else 1)
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_needs_what_it_declares_and_nothing_else(name: str) -> None:
+    objective = Objective({**dict.fromkeys(TERMS, 0.0), name: 1.0})
+    full = embeddings()
+    assert objective.terms == (name,)
+    kept = {
+        field.name: getattr(full, field.name) for field in dataclasses.fields(full) if field.name in objective.features
+    }
+    logits = {feature: full.logits[feature] for feature in objective.logits}
+    # The two fields that are never None in Embeddings are made useless instead.
+    unusable = dict.fromkeys(("comprehensive_pooled", "comprehensive"), torch.full((1, 1), torch.nan))
+    alone = Embeddings(**{**unusable, **kept, "logits": logits})
+    total, values = objective(alone, LABELS, 1.0)
+    assert list(values) == [name]
+    assert total.item() == pytest.approx(by_hand(full)[name].item())
+    for feature in objective.logits:
+        fewer = {other: scores for other, scores in logits.items() if other != feature}
+        with pytest.raises(InputError, match=f"logits '{feature}'.*needs it"):
+            objective(dataclasses.replace(alone, logits=fewer), LABELS, 1.0)
+    for feature in objective.features - {"comprehensive_pooled"}:
+        with pytest.raises(InputError, match=f"feature '{feature}'.*needs it"):
+            objective(dataclasses.replace(alone, **{feature: None}), LABELS, 1.0)
+
+
+def test_what_is_needed_is_the_union_over_the_terms_that_are_on() -> None:
+    objective = Objective({"skd": 1.0, "dkl": 0.5, "id": 1.0, "orth": 0.0}, options={"tri": {"margin": 0.5}})
+    assert objective.terms == ("id", "dkl", "skd")
+    assert objective.features == {"base", "detail"}
+    assert objective.logits == {"comprehensive", "detail", "detail_projected"}
+
+
+def test_groups_are_the_papers() -> None:
+    assert GROUPS == {"app": ("fkl", "dkl", "dcorr"), "cmf": ("id_fused", "fbkl"), "detail": ("id_detail", "odkl")}
+
+
+def test_every_term_states_its_equation_meaning_and_options() -> None:
+    assert {name: term.equation for name, term in TERMS.items()} == {
+        "id": "22", "tri": "22", "okl": "21", "id_detail": "6", "odkl": "7", "id_base": "20", "bkl": "18",
+        "id_fused": "19", "fbkl": "17", "fkl": "11, 12", "dkl": "13", "dcorr": "14", "orth": "10, 20", "skd": "2",
+    }  # fmt: skip
+    assert len({term.meaning for term in TERMS.values()}) == len(TERMS)
+    assert {name: term.options for name, term in TERMS.items() if term.options} == {
+        "tri": {"margin": 0.3},
+        "okl": {"reduction": "sum"},
+        "bkl": {"reduction": "sum"},
+        "fbkl": {"reduction": "sum"},
+        "fkl": {"form": "normalized", "detach": True},
+        "dcorr": {"gamma": 1.01, "clamp": False, "detach": True},
+        "skd": {"form": "stable", "delta": 0.01, "gamma": 0.1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": {"idd": 1.0}}, "unknown loss term: 'idd'; known: id, tri, okl,.* skd"),
+        ({"weights": {"id": 1.0}, "options": {"app": {}}}, "unknown loss term: 'app'; known: id, tri"),
+        (
+            {"weights": {"id": 1.0}, "options": {"tri": {"margins": 1}}},
+            "option of loss term 'tri': 'margins'.*: margin$",
+        ),
+        ({"weights": {"id": 1.0}, "options": {"id": {"labels": 1}}}, "option of loss term 'id': 'labels'; known: none"),
+        ({"weights": {"id": 1.0, "skd": -0.5}}, "weight of loss term 'skd' is -0.5"),
+        ({"weights": {"id": float("nan")}}, "weight of loss term 'id' is nan"),
+        ({"weights": {"id": float("inf")}}, "weight of loss term 'id' is inf"),
+        ({"weights": {"id": 0.0}}, "no loss term is on"),
+        ({"weights": {}}, "no loss term is on"),
+        ({"weights": {"id": 1.0}, "ramp": 1.5}, "ramp of the distillation terms is 1.5"),
+        ({"weights": {"id": 1.0}, "ramp": float("nan")}, "ramp of the distillation terms is nan"),
+    ],
+)
+def test_a_wrong_objective_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Objective(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.cat([LABELS[:6], LABELS[:6].roll(1)]), "the infrared half must repeat the visible half"),
+        (LABELS[:-1], "the infrared half must repeat the visible half"),
+        (LABELS[:0], "the infrared half must repeat the visible half"),
+        (LABELS[:6].repeat(4), "feature 'base' of shape .12, 10.: 24 labels need 24 rows"),
+    ],
+)
+def test_wrong_labels_are_refused(labels: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Objective(ALL_ON)(embeddings(), labels, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fused": torch.ones(2 * PAIRS, IDS)}, "logits 'fused' of shape .12, 4.: 12 labels need 6 rows"),
+        ({"base": torch.ones(PAIRS, IDS)}, "logits 'base' of shape .6, 4.: 12 labels need 12 rows"),
+        ({"detail": torch.ones(2 * PAIRS, IDS + 1)}, "logits of different widths: .*'detail': 5"),
+    ],
+)
+def test_misshapen_logits_are_refused(changes: dict[str, Tensor], message: str) -> None:
+    e = embeddings()
+    with pytest.raises(InputError, match=message):
+        Objective(ALL_ON)(dataclasses.replace(e, logits={**e.logits, **changes}), LABELS, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"detail": torch.ones(2 * PAIRS, WIDTH, 1)}, "feature 'detail' of shape .12, 10, 1."),
+        ({"detail": torch.ones(2 * PAIRS, 1)}, "feature of different widths: .*'detail': 1"),
+        ({"projection": torch.ones(WIDTH, WIDTH + 1)}, "feature 'projection' of shape .10, 11."),
+    ],
+)
+def test_misshapen_features_are_refused(changes: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Objective(ALL_ON)(embeddings(**changes), LABELS, 0.5)
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
+def test_progress_outside_the_run_is_refused(progress: float) -> None:
+    with pytest.raises(InputError, match="progress is"):
+        Objective(ALL_ON)(embeddings(), LABELS, progress)
+
+
+def test_first_nonfinite_names_the_first() -> None:
+    values = {"id": torch.tensor(1.0), "tri": torch.tensor(2.0).double(), "skd": torch.tensor(-3.0)}
+    assert first_nonfinite(values) is None
+    assert first_nonfinite({**values, "skd": torch.tensor(torch.inf), "orth": torch.tensor(torch.nan)}) == "skd"
+    assert first_nonfinite({**values, "tri": torch.tensor(torch.nan)}) == "tri"
+
+
+def test_the_objective_names_the_term_that_diverged() -> None:
+    e = embeddings(projection=torch.full((WIDTH, WIDTH), torch.inf))
+    assert first_nonfinite(Objective(ALL_ON)(e, LABELS, 0.0).values) == "orth"
+
+
+def test_correlations_see_through_a_constant_offset_between_the_modalities() -> None:
+    e = embeddings()
+    offset = 5 * torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+    detail = torch.cat([e.detail[:PAIRS] + offset, e.detail[PAIRS:] - offset]).detach()
+    watched = correlations(dataclasses.replace(e, detail=detail), LABELS)
+    halves = detail[:PAIRS], detail[PAIRS:]
+    centred = (half - half.mean(dim=0) for half in halves)
+    assert watched["corr_base"].item() == pytest.approx(losses.correlation(e.base[:PAIRS], e.base[PAIRS:]).item())
+    assert watched["corr_detail"].item() == pytest.approx(losses.correlation(*halves).item())
+    assert watched["corr_detail_centred"].item() == pytest.approx(losses.correlation(*centred).item())
+    assert watched["corr_detail"] < -0.5 < 0.2 < watched["corr_detail_centred"]
+    assert not any(value.requires_grad for value in watched.values())
+
+
+def test_attention_on_the_own_identity_equals_the_loop() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 1, 3]).repeat(2)
+    e = embeddings()
+    mass = 0.0
+    for row, weights in enumerate(e.attention.tolist()):
+        columns = labels[PAIRS:] if row < PAIRS else labels[:PAIRS]
+        mass += sum(weight for weight, label in zip(weights, columns, strict=True) if label == labels[row])
+    assert correlations(e, labels)["attention_own"].item() == pytest.approx(mass / (2 * PAIRS))
+    half = correlations(dataclasses.replace(e, attention=e.attention.bfloat16()), labels)["attention_own"]
+    assert half.dtype == torch.float32
+
+
+def test_correlations_are_those_that_can_be_had() -> None:
+    nothing = {"base": None, "detail": None, "attention": None}
+    assert correlations(embeddings(**nothing), LABELS) == {}
+    assert list(correlations(embeddings(base=None, attention=None), LABELS)) == ["corr_detail", "corr_detail_centred"]
+    assert list(correlations(embeddings(detail=None), LABELS)) == ["corr_base", "attention_own"]
