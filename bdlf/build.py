@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,16 @@ from lightning_fabric import Fabric
 from bdlf.config import Config, active_weights, terms_in
 from bdlf.config import Dataset as DatasetConfig
 from bdlf.config import Optimizer as OptimizerConfig
-from bdlf.data import Augmentation, IdentitySampler, listing, open_store
+from bdlf.data import is_synthetic, listing
+from bdlf.data.augment import Augmentation
+from bdlf.data.sampler import IdentitySampler
+from bdlf.data.store import open_store
+from bdlf.data.synthetic_drawing import render
 from bdlf.errors import InputError
-from bdlf.evaluation import Setting, settings
-from bdlf.models import BDLF, Backbone
+from bdlf.evaluation import Scores, Setting, extract, score, settings
+from bdlf.models import BDLF, Backbone, BegOptions, DetailOptions
 from bdlf.objective import Objective
+from bdlf.runs.record import metrics_row
 from bdlf.training.loop import Recipe
 from bdlf.training.schedule import check_schedule
 
@@ -29,11 +35,15 @@ DEVICES = ("auto", "cpu", "cuda")
 
 def build_listing(config: DatasetConfig) -> pd.DataFrame:
     """The images of the dataset, by name and place on disk."""
-    return listing(config.name, config.root, split=config.split, synthetic=synthetic_arguments(config))
+    if config.name == "synthetic":
+        return listing(config.name, None, synthetic={"seed": config.seed, **dataclasses.asdict(config.synthetic)})
+    return listing(config.name, config.root, split=config.split)
 
 
-def synthetic_arguments(config: DatasetConfig) -> dict[str, int]:
-    return {"seed": config.seed, **dataclasses.asdict(config.synthetic)}
+def dataset_name(config: DatasetConfig) -> str:
+    """`regdb`, or `regdb (synthetic)` where the images were drawn by this package."""
+    drawn = config.name != "synthetic" and config.root is not None and is_synthetic(config.root)
+    return f"{config.name} (synthetic)" if drawn else config.name
 
 
 def build_fabric(config: Config) -> Fabric:
@@ -75,14 +85,16 @@ def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
     )
 
 
-def cache_folder(config: Config) -> Path:
-    return Path(config.data.cache_dir) if config.data.cache_dir else Path(platformdirs.user_cache_dir("bdlf"))
-
-
 def build_store(config: Config, table: pd.DataFrame) -> np.ndarray:
     """All images of the listing, decoded (or drawn) once; see `bdlf.data.open_store`."""
+    drawn = config.dataset.name == "synthetic"
     return open_store(
-        table, config.dataset.root, config.image.height, config.image.width, cache_dir=cache_folder(config), render=renderer(table)
+        table,
+        None if drawn else config.dataset.root,
+        config.image.height,
+        config.image.width,
+        cache_dir=config.data.cache_dir or platformdirs.user_cache_dir("bdlf"),
+        render=render if drawn else None,
     )
 
 
@@ -146,9 +158,62 @@ def build_optimizer(config: OptimizerConfig, model: BDLF) -> torch.optim.SGD:
     )
 
 
-def metric_columns(config: Config, objective: Objective, chosen: list[Setting]) -> list[str]:
-    """Columns of metrics.csv: one per term that is on, diagnostics, throughput, and the scores of each protocol."""
-    models = ["ema", "raw"] if config.ema.enabled else ["raw"]
-    scores = [f"{figure}/{setting.name}/{model}" for setting in chosen for model in models for figure in ("rank1", "mAP", "mINP")]
-    measured = ["corr_base", "corr_detail", "corr_detail_centred", "attention_own"]
-    return ["epoch", "lr", "total", *objective.terms, "gradient_norm", *measured, "images_per_second", "seconds", "memory_gib", *scores]
+def build_model(config: Config, identities: int, objective: Objective, *, weights: str | None = None) -> BDLF:
+    """The network that the objective needs; `weights` other than the configuration's for a checkpoint to be loaded."""
+    backbone = Backbone(
+        config.backbone.name,
+        weights=weights or config.backbone.weights,
+        last_stride=config.backbone.last_stride,
+        pooling=config.backbone.pooling,
+    )
+    dfe = dataclasses.asdict(config.dfe)
+    return BDLF(
+        backbone,
+        identities,
+        features=objective.features,
+        logits=objective.logits,
+        stage=dfe.pop("stage"),
+        detail=DetailOptions(invertible=dfe.pop("enabled"), **dfe),
+        beg=BegOptions(**dataclasses.asdict(config.beg)),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """For the record: the GPU's name, or the number of CPU threads."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def score_models(
+    config: Config,
+    models: dict[str, BDLF],
+    store: np.ndarray,
+    table: pd.DataFrame,
+    chosen: list[Setting],
+    device: torch.device,
+    dataset: str,
+    epoch: int,
+) -> tuple[list[dict[str, Any]], list[Scores]]:
+    """Rows of `metrics` and their scores, model by model; each test image is embedded once per model."""
+    test = np.unique(np.concatenate([rows for setting in chosen for trial in setting.trials for rows in trial]))
+    rows: list[dict[str, Any]] = []
+    scores: list[Scores] = []
+    for name, model in models.items():
+        model.eval()
+        embed = partial(model.embed, feature=config.evaluation.feature)
+        features = extract(embed, store, test, batch_size=config.evaluation.batch, device=device, flip=config.evaluation.flip)
+        for setting in chosen:
+            scores.append(score(features, test, table, setting))
+            rows.append(
+                metrics_row(
+                    setting,
+                    scores[-1],
+                    dataset=dataset,
+                    split=config.dataset.split if config.dataset.name == "regdb" else None,
+                    feature=config.evaluation.feature,
+                    flip=config.evaluation.flip,
+                    model=name,
+                    epoch=epoch,
+                    selection="last_epoch",
+                )
+            )
+    return rows, scores

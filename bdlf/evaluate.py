@@ -23,7 +23,7 @@ log = logging.getLogger("bdlf")
 def evaluate(config: EvaluateConfig) -> int:
     """Returns the exit code."""
     from bdlf import build
-    from bdlf.data import dataset_name, fingerprint
+    from bdlf.data import fingerprint
     from bdlf.runs.folder import RunFolder, read_config
     from bdlf.runs.identity import run_id
     from bdlf.runs.logs import show_on_screen
@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig) -> int:
     sampler = build.build_sampler(run, listing)
     settings = build.build_settings(run, listing)
     fabric = build.build_fabric(run)
-    network = build.build_model(run, sampler.identities, build.build_objective(run), weights="none")
+    network = build.build_model(run, len(sampler.pids), build.build_objective(run), weights="none")
     averaged = averaged_copy(network, run.ema.decay) if run.ema.enabled else None
 
     state = load_checkpoint(folder.checkpoint)
@@ -60,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> int:
         model.to(fabric.device)
 
     store = build.build_store(run, listing)
-    dataset = dataset_name(run.dataset.name, run.dataset.root)
+    dataset = build.dataset_name(run.dataset)
     rows, scores = build.score_models(run, models, store, listing, settings, fabric.device, dataset, state["epoch"] - 1)
     chosen = json.dumps(dataclasses.asdict(run.evaluation), sort_keys=True)
     output = Path(config.output) if config.output else folder.path / "evaluations" / hashlib.sha256(chosen.encode()).hexdigest()[:8]

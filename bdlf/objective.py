@@ -215,9 +215,9 @@ class Objective:
 
     def _check(self, embeddings: Embeddings, labels: Tensor) -> None:
         rows = len(labels)
-        if labels.ndim != 1 or rows == 0 or rows % 2 or not torch.equal(*_halves(labels)):
+        if rows == 0 or rows % 2 or not torch.equal(*_halves(labels)):
             raise InputError(
-                f"labels of shape {tuple(labels.shape)}: the infrared half must repeat the visible half row by row; "
+                f"labels of {rows} rows: the infrared half must repeat the visible half row by row; "
                 "draw batches with the identity sampler"
             )
         _check_shapes("feature", {name: getattr(embeddings, name) for name in sorted(self.features)}, rows)

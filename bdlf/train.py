@@ -30,8 +30,8 @@ log = logging.getLogger("bdlf")
 
 def train(config: Config) -> int:
     """One job: show its result when it is finished, go on when it was cut off, else start. Returns the exit code."""
-    from bdlf.build import build_listing
-    from bdlf.data import dataset_name, fingerprint
+    from bdlf import build
+    from bdlf.data import fingerprint
     from bdlf.runs.folder import RunFolder
     from bdlf.runs.identity import run_id, run_path
     from bdlf.runs.logs import log_to, show_on_screen
@@ -39,11 +39,11 @@ def train(config: Config) -> int:
 
     show_on_screen()
     folder = RunFolder(run_path(config))
-    listing = build_listing(config.dataset)
+    listing = build.build_listing(config.dataset)
     facts = {
         "run_id": run_id(config),
         "label": folder.path.parent.name.rpartition("-")[0],
-        "dataset": dataset_name(config.dataset.name, config.dataset.root),
+        "dataset": build.dataset_name(config.dataset),
         "fingerprint": fingerprint(listing, config.dataset.root),
         "seed": config.seed,
     }
@@ -75,7 +75,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     from bdlf.evaluation import Scores
     from bdlf.files import write_text
     from bdlf.runs.metrics_log import MetricsLog
-    from bdlf.runs.record import write_per_query, write_result
+    from bdlf.runs.record import metric_columns, metric_values, write_per_query, write_result
     from bdlf.runs.tracker import Tracker
     from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
     from bdlf.training.ema import averaged_copy
@@ -87,7 +87,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     sampler = build.build_sampler(config, listing)
     settings = build.build_settings(config, listing)
     objective = build.build_objective(config)
-    network = build.build_model(config, sampler.identities, objective)
+    network = build.build_model(config, len(sampler.pids), objective)
     optimizer = build.build_optimizer(config.optimizer, network)
     model, optimizer = fabric.setup(network, optimizer)
     averaged = averaged_copy(network, config.ema.decay) if config.ema.enabled else None
@@ -109,11 +109,11 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
     def evaluate(epoch: int) -> tuple[list[dict[str, Any]], list[Scores]]:
-        models = {**({"ema": averaged.module} if averaged is not None else {}), "raw": network}
         return build.score_models(config, models, store, listing, settings, fabric.device, facts["dataset"], epoch)
 
     # Train, an epoch at a time
-    columns = build.metric_columns(config, objective, settings)
+    models: dict[str, Any] = {**({"ema": averaged.module} if averaged is not None else {}), "raw": network}
+    columns = metric_columns(objective.terms, settings, list(models))
     metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
     tracker = Tracker(
         config.tracker.name,
@@ -137,7 +137,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             last = epoch + 1 == config.schedule.epochs
             if last or (config.evaluation.every and (epoch + 1) % config.evaluation.every == 0):
                 scored = evaluate(epoch)
-                record |= build.metric_values(scored[0])
+                record |= metric_values(scored[0])
             metrics.append(record)
             tracker.epoch(record)
             log.info("%s", _epoch_line(record, config.schedule.epochs))
@@ -159,13 +159,13 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             epochs=config.schedule.epochs,
             steps_per_epoch=sampler.steps_per_epoch,
             train_seconds=seconds,
-            images_per_second=config.schedule.epochs * sampler.steps_per_epoch * sampler.images_per_step / seconds,
+            images_per_second=config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images / seconds,
             peak_memory_gib=_peak_memory_gib(fabric.device),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=build.device_name(fabric.device),
             precision=config.precision,
         )
-        tracker.result({name: value for row in rows_scored for name, value in build.metric_values([row]).items()})
+        tracker.result(metric_values(rows_scored))
         finished = True
         return result
     finally:
@@ -182,15 +182,15 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     sampler = build.build_sampler(config, listing)
     settings = build.build_settings(config, listing)
     objective = build.build_objective(config)
-    network = build.build_model(config, sampler.identities, objective)
+    network = build.build_model(config, len(sampler.pids), objective)
     build.build_recipe(config)
     trained = sum(parameter.numel() for parameter in network.parameters())
     state = f"{'goes on' if folder.checkpoint.is_file() else 'starts'} in {folder.path}"
     log.info("dry run: %s", state)
     log.info("images     %s", ", ".join(f"{split} {count}" for split, count in listing["split"].value_counts().items()))
-    log.info("batches    %d epochs x %d steps of %d images", config.schedule.epochs, sampler.steps_per_epoch, sampler.images_per_step)
+    log.info("batches    %d epochs x %d steps of %d images", config.schedule.epochs, sampler.steps_per_epoch, 2 * config.batch.identities * config.batch.images)
     log.info("terms      %s", ", ".join(f"{name} x {weight:g}" for name, weight in active_weights(config.loss, config.dfe).items()))
-    log.info("model      %d identities, %.1f M parameters", sampler.identities, trained / 1e6)
+    log.info("model      %d identities, %.1f M parameters", len(sampler.pids), trained / 1e6)
     log.info("scored     %s", "; ".join(setting.name for setting in settings))
     log.info("device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision)
     return DONE

@@ -185,6 +185,7 @@ def test_a_wrong_objective_is_refused(arguments: dict[str, Any], message: str) -
     [
         (torch.cat([LABELS[:6], LABELS[:6].roll(1)]), "the infrared half must repeat the visible half"),
         (LABELS[:-1], "the infrared half must repeat the visible half"),
+        (LABELS[:1], "the infrared half must repeat the visible half"),
         (LABELS[:0], "the infrared half must repeat the visible half"),
         (LABELS[:6].repeat(4), "feature 'base' of shape .12, 10.: 24 labels need 24 rows"),
     ],
@@ -263,6 +264,14 @@ def test_attention_on_the_own_identity_equals_the_loop() -> None:
     assert correlations(e, labels)["attention_own"].item() == pytest.approx(mass / (2 * PAIRS))
     half = correlations(dataclasses.replace(e, attention=e.attention.bfloat16()), labels)["attention_own"]
     assert half.dtype == torch.float32
+
+
+def test_correlations_of_half_features_are_computed_in_float32() -> None:
+    half = embeddings().detail.bfloat16()
+    got, wanted = (correlations(embeddings(detail=detail), LABELS) for detail in (half, half.float()))
+    for name in ("corr_detail", "corr_detail_centred"):
+        assert got[name].dtype == torch.float32
+        assert got[name] == wanted[name]
 
 
 def test_correlations_are_those_that_can_be_had() -> None:

@@ -36,6 +36,11 @@ LIGHT_JITTER = 1.0
 """Multiplies the spread of brightness, light direction and tint over images and cameras."""
 NOISE_LEVEL = 0.025
 """Mean standard deviation of the pixel noise, of a range of 1."""
+PRIVATE_SPREAD = 0.4
+"""How much the emissivities of one region differ between people, 1 = the ranges below. What one modality alone shows
+is easier to learn than what both show, and does not help."""
+PALETTES = 3
+"""Number of colour palettes the clothes come from, up to 5: likewise."""
 OCCLUSION_RATE = 0.1
 """Share of images with a pole or box before the person."""
 BACKGROUND_CONTRAST = 0.25
@@ -79,13 +84,12 @@ _EMISSIVITY = {  # of a range of 1; skin is warm, what is carried is cold
     "skin": (0.80, 0.98),
     "hair": (0.35, 0.60),
     "upper": (0.35, 0.75),
-    "pattern": (-1, 1),  # these two as steps from the upper's, see below
-    "lower": (-1, 1),
+    "pattern": (0.20, 0.32),  # added to the upper's: a pattern is the lighter of the cloth's two tones
+    "lower": (0.15, 0.25),  # added to or taken from the upper's: a hem shows in infrared too
     "shoes": (0.20, 0.50),
     "bag": (0.08, 0.40),
     "hat": (0.20, 0.60),
 }
-_EMISSIVITY_STEP = {"pattern": (0.18, 0.32), "lower": (0.12, 0.30)}  # least and most, from the upper's
 _CHANNELS = ("red", "green", "blue")
 # Clothes come from few palettes, so that many identities share their colours.
 _PALETTES = np.array(
@@ -124,7 +128,7 @@ Seed = tuple[int, ...]
 _IDENTITY, _IMAGE, _CAMERA = range(3)  # first word of each stream's seed
 
 
-def _identity_factors(seed: int, pool: int, identity: int) -> list[float]:
+def _identity_factors(seed: int, pool: int, identity: int) -> NDArray[np.float64]:
     """Shared, visible and infrared factors of one identity, in the order of `FACTOR_KINDS`."""
     random = np.random.default_rng((_IDENTITY, seed, pool, identity))
     low, high = np.array(list(SHARED_RANGES.values())).T
@@ -132,28 +136,26 @@ def _identity_factors(seed: int, pool: int, identity: int) -> list[float]:
     continuous = middle + half * IDENTITY_SPREAD * random.uniform(-1, 1, len(middle))
     classes = [names.index(names[random.integers(len(names))]) for names in SHARED_CLASSES.values()]
 
-    palette = _PALETTES[random.integers(len(_PALETTES))]
+    palette = _PALETTES[random.integers(PALETTES)]
     colours = palette[random.integers(len(palette), size=len(REGIONS))]
     colours[REGIONS.index("skin")] = _SKIN[random.integers(len(_SKIN))]
     colours[REGIONS.index("hair")] = _HAIR[random.integers(len(_HAIR))]
-    # A pattern in the cloth's own colour would not be one; nor would a hem or a bag show.
-    upper = random.integers(len(palette))
-    colours[REGIONS.index("upper")] = palette[upper]
-    for region in ("pattern", "lower", "bag"):
-        colours[REGIONS.index(region)] = palette[(upper + random.integers(1, len(palette))) % len(palette)]
+    # A pattern in the cloth's own colour would not be one; its lighter tone is the pattern, as in infrared.
+    cloth, mark = sorted(random.permutation(len(palette))[:2], key=lambda k: palette[k].sum())
+    colours[REGIONS.index("upper")], colours[REGIONS.index("pattern")] = palette[cloth], palette[mark]
+    # Nor would a hem or a bag show in the cloth's colour.
+    for region in ("lower", "bag"):
+        colours[REGIONS.index(region)] = palette[(cloth + random.integers(1, len(palette))) % len(palette)]
     colours = np.clip(colours + random.normal(0, 0.03, colours.shape), 0.02, 0.98)
 
     cold, hot = np.array([_EMISSIVITY[region] for region in REGIONS]).T
-    emissivity = random.uniform(cold, hot)
-    for region, (least, most) in _EMISSIVITY_STEP.items():
-        step = emissivity[REGIONS.index(region)]
-        emissivity[REGIONS.index(region)] = (1 if step >= 0 else -1) * (least + (most - least) * abs(step))
-    lower = REGIONS.index("lower")
-    emissivity[lower] = np.clip(emissivity[REGIONS.index("upper")] + emissivity[lower], 0.1, 0.95)
-    return [*continuous, *classes, *colours.ravel(), *emissivity]
+    emissivity = (cold + hot) / 2 + (hot - cold) / 2 * PRIVATE_SPREAD * random.uniform(-1, 1, len(REGIONS))
+    upper, lower = REGIONS.index("upper"), REGIONS.index("lower")
+    emissivity[lower] = emissivity[upper] + random.choice([-1, 1]) * emissivity[lower]
+    return np.concatenate([continuous, classes, colours.ravel(), emissivity])
 
 
-def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> list[float]:
+def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> NDArray[np.float64]:
     """Nuisances of one image: its camera's own constants and what differs from shot to shot."""
     lens = np.random.default_rng((_CAMERA, seed, camera))
     random = np.random.default_rng((_IMAGE, seed, int(infrared), camera, *image))
@@ -175,10 +177,9 @@ def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> list[
     noise = [NOISE_LEVEL * random.uniform(0.5, 1.5), float(random.integers(2**31))]
     occluder = float(random.random() < OCCLUSION_RATE) * float(random.integers(1, 3))
     occlusion = [occluder, random.uniform(-0.16, 0.16), random.uniform(0.5, 1.0), random.uniform(0.1, 0.6)]
-    return [
-        *(view % 360.0, *gait, placement[0], placement[1], 1 + placement[2]),
-        *(light, gradient, *tint, *background, *scene, *noise, *occlusion),
-    ]
+    return np.concatenate(
+        [[view % 360.0], gait, placement + (0, 0, 1), [light, gradient], tint, background, scene, noise, occlusion]
+    )
 
 
 def factor_columns(
@@ -192,7 +193,9 @@ def factor_columns(
     supply = POOLS.index(pool)
     people = {who: _identity_factors(seed, supply, who) for who in dict.fromkeys(int(i) for i in identity)}
     rows = [
-        people[int(who)] + _image_factors(seed, kind == "ir", int(camera), (supply, int(who), int(number)))
+        np.concatenate(
+            [people[int(who)], _image_factors(seed, kind == "ir", int(camera), (supply, int(who), int(number)))]
+        )
         for who, kind, camera, number in zip(identity, modality, camid, image, strict=True)
     ]
     columns: pd.DataFrame = pd.DataFrame(np.array(rows).reshape(-1, len(FACTOR_KINDS)), columns=list(FACTOR_KINDS))

@@ -6,6 +6,7 @@ saw a person, LLCM's test images lying in two places), so any reader of the real
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -81,7 +82,7 @@ def write_layout(
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(text, encoding="utf-8", newline="\n")
         if layout == "sysu":
-            savemat(partial / "exp/rand_perm_cam.mat", {"rand_perm_cam": _permutations(plan, random)})
+            (partial / "exp/rand_perm_cam.mat").write_bytes(_mat_file({"rand_perm_cam": _permutations(plan, random)}))
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if replaces:
             old = target.with_name(f".{target.name}.{os.getpid()}.old")
@@ -178,6 +179,13 @@ def _plan_sysu(identities: int, images: int, random: np.random.Generator) -> tup
     return _plan(rows()), files
 
 
+def _mat_file(variables: dict[str, np.ndarray]) -> bytes:
+    """A MATLAB 5 file whose header is ours: SciPy puts the time into it, and equal trees would differ."""
+    stream = io.BytesIO()
+    savemat(stream, variables)
+    return f"MATLAB 5.0 MAT-file, {GENERATOR}".encode().ljust(116) + stream.getvalue()[116:]
+
+
 def _permutations(plan: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
     """MATLAB cells as in the official file: camera -> identity number -> ten permutations of its images, from 1."""
     cameras = np.empty((6, 1), object)
@@ -252,7 +260,7 @@ def _plan_llcm(identities: int, images: int, random: np.random.Generator) -> tup
             some = own[own["modality"] == kind]
             lines = [f"{paths[0]} {labels[pid]}" for paths, pid in zip(some["paths"], some["pid"], strict=True)]
             files[f"idx/{part}_{word}.txt"] = "\n".join(lines) + "\n"
-    files["idx/test_id.txt"] = _comma_line(sorted(plan.loc[plan["split"] == "test", "pid"].unique()))
+    files["idx/test_id.txt"] = _comma_line(sorted(plan.loc[plan["split"] == "test", "pid"].unique().tolist()))
     return plan, files
 
 

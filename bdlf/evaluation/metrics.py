@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bdlf.errors import InputError
@@ -16,7 +17,7 @@ from bdlf.errors import InputError
 PROTOCOLS = ("sysu", "regdb", "llcm")
 _HIDDEN = -np.inf
 """Stands for a gallery image that the protocol takes away from a query; similarities themselves are finite."""
-_BLOCK = 1 << 18
+_BLOCK = 1 << 19
 """Similarities worked on at once: small enough for a processor's cache."""
 
 
@@ -25,16 +26,16 @@ class RetrievalMetrics:
     """Figures over the queries that have a match; fractions in 0..1."""
 
     cmc: np.ndarray
-    """(max_rank,) share of the valid queries with a match among the first 1, 2, ... identities (sysu, llcm) or images (regdb)."""
+    """(max_rank,) share of the valid queries with `first_match` <= 1, 2, ..."""
     mAP: float  # noqa: N815
     mINP: float  # noqa: N815
     valid_queries: int
     first_match: np.ndarray
-    """(queries,) rank of the first match, from 1, counted as `cmc` counts; 0 where the query has no match."""
+    """(queries,) rank of the first match, from 1, among identities (sysu, llcm) or images (regdb); 0: no match."""
     average_precision: np.ndarray
-    """(queries,) mean over the matches of (matches so far) / (images so far); NaN where the query has no match."""
+    """(queries,) mean over the matches of (matches so far) / (images so far); NaN where there is none."""
     inverse_negative_penalty: np.ndarray
-    """(queries,) matches / (rank of the last match, in images); NaN where the query has no match."""
+    """(queries,) matches / (rank of the last match, among images); NaN where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,37 +45,39 @@ class _Gallery:
     identities: np.ndarray
     """(i,) ascending."""
     columns: np.ndarray
-    """(i + 1, most) each identity's columns, ascending, then -1; the last row, of an identity that is not there, is all -1."""
+    """(i + 1, most) columns of each identity, ascending, then -1; the last row, all -1: no such identity."""
     layers: list[np.ndarray]
     """Columns of the first, second, ... image of every identity that has so many, identities with many images first."""
 
 
 def retrieval_metrics(
     similarity: np.ndarray | Tensor,
-    query_pids: np.ndarray | Tensor | Sequence[int],
-    gallery_pids: np.ndarray | Tensor | Sequence[int],
-    query_camids: np.ndarray | Tensor | Sequence[int] | None = None,
-    gallery_camids: np.ndarray | Tensor | Sequence[int] | None = None,
+    query_pids: np.ndarray | Tensor | Sequence,
+    gallery_pids: np.ndarray | Tensor | Sequence,
+    query_camids: np.ndarray | Tensor | Sequence | None = None,
+    gallery_camids: np.ndarray | Tensor | Sequence | None = None,
     *,
     protocol: str,
     max_rank: int = 20,
 ) -> RetrievalMetrics:
     """Score a ranking of the gallery for every query.
 
-    `similarity` is (queries, gallery), larger is closer, NumPy or torch on any device; float64 stays float64, all else is
-    compared as float32 or better. Identities and cameras are whole numbers, one for each row or column.
+    `similarity` is (queries, gallery), larger is closer, NumPy or torch on any device; nothing is rounded. Identities
+    and cameras are whole numbers, one for each row or column.
 
     `protocol`:
     - "sysu": a query of camera 3 does not see the gallery images of camera 2 (the same room), whatever their identity;
       CMC ranks identities, each at its best image. Needs cameras.
-    - "llcm": a query does not see the gallery images of its own identity and camera; CMC ranks identities. Needs cameras.
+    - "llcm": a query does not see the gallery images of its own identity and camera number; CMC ranks identities.
+      Needs cameras.
     - "regdb": every query sees the whole gallery; CMC ranks images. Cameras play no part.
 
-    AP and INP rank images in all three. Equal similarities rank in the order of the gallery's columns [ours: independent of
-    the machine]. Queries without a match left are in no figure. Beyond the end of a gallery the CMC keeps its last value.
+    AP and INP rank images in all three. Equal similarities rank in the order of the gallery's columns [ours: no machine
+    changes it]. Queries without a match left are in no figure. The CMC keeps its last value past the gallery's end.
 
     Raises InputError (a ValueError) on an unknown protocol, `max_rank` below 1, NaN or infinite similarities, an empty
-    side, lengths that do not fit, identities or cameras that are not whole numbers, missing cameras, no query with a match.
+    side, lengths that do not fit, identities or cameras that are not whole numbers, missing cameras, and where no query
+    has a match.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"unknown protocol {protocol!r}: known are {', '.join(PROTOCOLS)}")
@@ -87,7 +90,7 @@ def retrieval_metrics(
     query_cameras = None if query_camids is None else _checked_numbers("query_camids", query_camids, queries)
     gallery_cameras = None if gallery_camids is None else _checked_numbers("gallery_camids", gallery_camids, images)
     if protocol != "regdb" and (query_cameras is None or gallery_cameras is None):
-        raise InputError(f"protocol {protocol!r} needs query_camids and gallery_camids: it hides gallery images by camera")
+        raise InputError(f"protocol {protocol!r} needs query_camids and gallery_camids: it hides images by camera")
 
     gallery = _grouped(gallery_ids)
     slot = np.minimum(np.searchsorted(gallery.identities, query_ids), len(gallery.identities) - 1)
@@ -121,7 +124,7 @@ def retrieval_metrics(
     valid = first_match > 0
     if not valid.any():
         raise InputError(
-            f"no query has a match in the gallery under protocol {protocol!r}: look at the identities and cameras of both sides"
+            f"no query has a match in the gallery under protocol {protocol!r}: look at the identities and cameras"
         )
     return RetrievalMetrics(
         cmc=np.mean(first_match[valid, None] <= np.arange(1, max_rank + 1), axis=0),
@@ -146,11 +149,11 @@ def _hide(
 
 
 def _image_ranks(block: np.ndarray, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Rank from 1 among images, (rows, most), of the matches whose similarities are `own`; past the end where hidden."""
+    """(rows, most) rank from 1 among images of the matches, whose similarities are `own`; past the end where hidden."""
     images = block.shape[1]
     ascending = np.sort(block, axis=1)
     not_closer = _count_not_above(ascending, own)  # the match itself is one of them
-    ranks = images + 1 - not_closer
+    ranks: np.ndarray = images + 1 - not_closer
     below = np.take_along_axis(ascending, np.maximum(not_closer - 2, 0), axis=1)
     tied = (below == own) & (not_closer > 1) & (own != _HIDDEN)
     order = np.arange(images)
@@ -178,7 +181,7 @@ def _count_not_above(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _first_identity_rank(block: np.ndarray, own: np.ndarray, columns: np.ndarray, gallery: _Gallery) -> np.ndarray:
-    """Rank from 1, among identities at their best image, of each row's own identity; meaningless where all is hidden."""
+    """(rows,) rank from 1, among identities at their best image, of the row's own; meaningless where it is hidden."""
     best = own.argmax(axis=1)[:, None]  # the first of equals, and columns ascend
     value = np.take_along_axis(own, best, axis=1)
     leaders = _best_of_identities(block, gallery)
@@ -187,11 +190,12 @@ def _first_identity_rank(block: np.ndarray, own: np.ndarray, columns: np.ndarray
     if tied.size:
         column = np.take_along_axis(columns[tied], best[tied], axis=1)
         ahead[tied] |= _best_of_identities((block[tied] == value[tied]) & (np.arange(block.shape[1]) < column), gallery)
-    return 1 + np.count_nonzero(ahead, axis=1)
+    rank: np.ndarray = 1 + np.count_nonzero(ahead, axis=1)
+    return rank
 
 
 def _best_of_identities(block: np.ndarray, gallery: _Gallery) -> np.ndarray:
-    """Largest entry (of booleans: any) of each gallery identity in each row; (rows, i), identities in the order of `layers`."""
+    """(rows, i) largest entry (of booleans: any) of each gallery identity, identities in the order of `layers`."""
     best = block.take(gallery.layers[0], axis=1)
     for layer in gallery.layers[1:]:
         np.maximum(best[:, : len(layer)], block.take(layer, axis=1), out=best[:, : len(layer)])
@@ -211,7 +215,7 @@ def _grouped(gallery_ids: np.ndarray) -> _Gallery:
 def _checked_similarity(similarity: np.ndarray | Tensor) -> np.ndarray:
     if isinstance(similarity, Tensor):
         similarity = similarity.detach().cpu()
-        similarity = (similarity.float() if similarity.is_floating_point() and similarity.itemsize < 4 else similarity).numpy()
+        similarity = (similarity.float() if similarity.dtype == torch.bfloat16 else similarity).numpy()
     if similarity.ndim != 2:
         raise InputError(f"similarity has shape {similarity.shape}: it must be queries x gallery")
     if 0 in similarity.shape:
@@ -224,12 +228,12 @@ def _checked_similarity(similarity: np.ndarray | Tensor) -> np.ndarray:
     if not finite.all():
         query, image = np.argwhere(~finite)[0]
         raise InputError(
-            f"similarity of query {query} and gallery image {image} is {similarity[query, image]}: look at the features of both"
+            f"similarity of query {query} and gallery image {image} is {similarity[query, image]}: mend the features"
         )
     return similarity
 
 
-def _checked_numbers(name: str, numbers: np.ndarray | Tensor | Sequence[int], length: int) -> np.ndarray:
+def _checked_numbers(name: str, numbers: np.ndarray | Tensor | Sequence, length: int) -> np.ndarray:
     array = numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
     if array.shape != (length,):
         raise InputError(f"{name} has shape {array.shape} but similarity asks for ({length},): one number for each")

@@ -106,9 +106,8 @@ def specific_shared_from_correlations(
         return -_extended_log(corr_base) / (depth.pow(1 / 3) + gamma)
     if form == "literal":
         log_detail = corr_detail.log()
-        return corr_base.log() / (
-            log_detail.sign() * log_detail.abs().pow(1 / 3) + gamma
-        )  # a real cube root of a log <= 0
+        cube_root = log_detail.sign() * log_detail.abs().pow(1 / 3)  # pow alone is NaN for the log, which is <= 0
+        return corr_base.log() / (cube_root + gamma)
     raise InputError(f"unknown form {form!r} of the specific-shared term; use 'stable', 'outside' or 'literal'")
 
 

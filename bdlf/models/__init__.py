@@ -1,1 +1,31 @@
+"""The network of BDLF: backbone, detail and base branch, and their assembly into `Embeddings`."""
 
+from __future__ import annotations
+
+from bdlf.models.backbone import Backbone
+from bdlf.models.bdlf import BDLF
+from bdlf.models.beg import BegOptions, Fusion, Projection
+from bdlf.models.dfe import (
+    CrossAttention,
+    DetailExtractor,
+    DetailOptions,
+    InvertedResidual,
+    InvertibleBlock,
+    InvertibleChain,
+)
+from bdlf.models.embeddings import Embeddings
+
+__all__ = [
+    "BDLF",
+    "Backbone",
+    "BegOptions",
+    "CrossAttention",
+    "DetailExtractor",
+    "DetailOptions",
+    "Embeddings",
+    "Fusion",
+    "InvertedResidual",
+    "InvertibleBlock",
+    "InvertibleChain",
+    "Projection",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ import numpy as np
 
 from bdlf.errors import InputError
 from bdlf.evaluation import Scores, Setting
+from bdlf.evaluation.protocols import protocol_name
 from bdlf.files import read_json, write_atomically, write_json
 
 SCHEMA = 1
 FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
 """Figures of a result row, in percent."""
+CURVES = ("rank1", "mAP", "mINP")
+"""Those that metrics.csv holds."""
 
 _PACKAGES = ("bdlf", "torch", "torchvision", "lightning-fabric", "numpy", "hydra-core", "pillow")
 
@@ -47,6 +50,23 @@ def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]
         "std": scores.std,
         "trials": scores.trials,
     }
+
+
+def metric_columns(names: Sequence[str], settings: Sequence[Setting], models: Sequence[str]) -> list[str]:
+    """Columns of metrics.csv: the terms in `names`, diagnostics, cost, and the scores of each protocol and model."""
+    fixed = ["epoch", "lr", "total", *names, "gradient_norm", "corr_base", "corr_detail", "corr_detail_centred"]
+    fixed += ["attention_own", "images_per_second", "seconds", "memory_gib"]
+    return fixed + [_column(name, setting.name, model) for setting in settings for model in models for name in CURVES]
+
+
+def metric_values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The columns of `metric_columns` that hold scores, from rows of `metrics`."""
+    named = [(row, protocol_name(*(row[key] for key in ("direction", "mode", "shots", "gallery", "reading")))) for row in rows]
+    return {_column(name, protocol, row["model"]): row["mean"][name] for row, protocol in named for name in CURVES}
+
+
+def _column(figure: str, protocol: str, model: str) -> str:
+    return f"{figure}/{protocol.replace(' ', '-')}/{model}"
 
 
 def write_per_query(path: Path, scores: Sequence[Scores]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bdlf.evaluation.protocols import protocol_name
 from bdlf.runs.record import FIGURES
-
-log = logging.getLogger(__name__)
 
 
 
@@ -25,7 +23,7 @@ def show_result(result: dict[str, Any]) -> None:
     for row in result["metrics"]:
         queries = f"{row['valid_queries']}/{row['queries']}"
         figures = [_figure(row, name) for name in FIGURES]
-        table.add_row(row["model"], protocol_name(row), str(len(row["trials"])), queries, *figures)
+        table.add_row(row["model"], _protocol(row), str(len(row["trials"])), queries, *figures)
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
@@ -39,10 +37,8 @@ def show_result(result: dict[str, Any]) -> None:
     )
 
 
-def protocol_name(row: dict[str, Any]) -> str:
-    """What is query and what is gallery, in words: `ir_to_vis all 1-shot agw`."""
-    shots = f"{row['shots']}-shot" if row["shots"] else None
-    return " ".join(part for part in (row["direction"], row["mode"], shots, row["gallery"], row["reading"]) if part)
+def _protocol(row: dict[str, Any]) -> str:
+    return protocol_name(row["direction"], row["mode"], row["shots"], row["gallery"], row["reading"])
 
 
 def _figure(row: dict[str, Any], name: str) -> str:

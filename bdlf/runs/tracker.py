@@ -43,7 +43,7 @@ class Tracker:
             config=dict(config),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             resume="allow",
-            settings=wandb.Settings(silent=True, console="off", x_disable_git=True, save_code=False),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
         )
 
     def epoch(self, row: Mapping[str, Any]) -> None:

@@ -115,7 +115,7 @@ def _gradient_norm(model: nn.Module, clip: float | None) -> Tensor:
 
 def _require_finite(name: str | None, epoch: int, step: int, sampler: IdentitySampler, batch: np.ndarray) -> None:
     if name is not None:
-        identities = ", ".join(str(pid) for pid in np.unique(sampler.pids[batch]))
+        identities = ", ".join(str(pid) for pid in np.unique(sampler.pids[sampler.labels[batch]]))
         raise NonFiniteError(
             f"{name} is not finite at epoch {epoch}, step {step} (identities {identities}); the last checkpoint is kept. "
             "A lower optimizer.lr, optimizer.clip=10 or equations=stable may help"

@@ -89,7 +89,12 @@ def test_identity_factors_are_constant_within_an_identity_and_nuisances_are_not(
 def test_identities_are_disjoint_between_splits_and_pools(listing: pd.DataFrame) -> None:
     pids = listing.groupby("split")["pid"].unique()
     assert not set(pids["train"]) & set(pids["test"])
-    one = {"identity": np.arange(6), "modality": ["vis"] * 6, "camid": np.ones(6, int), "image": np.zeros(6, int)}
+    one = {
+        "identity": np.arange(6),
+        "modality": np.array(["vis"] * 6),
+        "camid": np.ones(6, int),
+        "image": np.zeros(6, int),
+    }
     supplies = [factor_columns(seed=0, pool=pool, **one)["stature"] for pool in POOLS]
     assert pd.concat(supplies).is_unique
 
@@ -107,12 +112,16 @@ def test_values_stay_in_their_ranges(listing: pd.DataFrame) -> None:
     assert 0.05 < (listing["occluder"] > 0).mean() < 0.3
 
 
-def test_the_pattern_shows_in_both_modalities(listing: pd.DataFrame) -> None:
-    assert (listing["emissivity_pattern"].abs() >= 0.18).all()
-    distance = sum(
-        (listing[f"colour_pattern_{c}"] - listing[f"colour_upper_{c}"]).abs() for c in ("red", "green", "blue")
-    )
-    assert distance.min() > 0.1
+def test_the_pattern_and_the_hem_show_in_both_modalities(listing: pd.DataFrame) -> None:
+    assert (listing["emissivity_pattern"] > 0.15).all()
+    assert ((listing["emissivity_lower"] - listing["emissivity_upper"]).abs() > 0.1).all()
+    colours = {
+        region: listing[[f"colour_{region}_{channel}" for channel in ("red", "green", "blue")]].to_numpy()
+        for region in ("upper", "pattern", "lower", "bag")
+    }
+    assert (colours["pattern"].sum(axis=1) > colours["upper"].sum(axis=1)).all()
+    for region in ("pattern", "lower", "bag"):
+        assert np.abs(colours[region] - colours["upper"]).sum(axis=1).min() > 0.1, region
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Features of images: every distinct image through the network once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from bdlf.data.augment import normalize
+from bdlf.errors import InputError
+
+
+@torch.inference_mode()
+def extract(
+    embed: Callable[[Tensor], Tensor],
+    store: UInt8[np.ndarray, "n h w 3"],
+    rows: Int[np.ndarray, " m"],
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    flip: bool = True,
+) -> Float[np.ndarray, "m c"]:
+    """L2-normalised float32 features of the images `rows` of `store`, in the order asked for.
+
+    `embed` takes a float batch (b, 3, h, w) to features (b, c) and is in evaluation mode already. A row that is asked
+    for twice is embedded once. With `flip` the feature is the mean of the image's and its mirror image's [lineage],
+    normalised afterwards; that is done in float64.
+
+    Raises InputError on no rows, on a row outside the store, and on a feature that is not finite or has length 0.
+    """
+    if rows.size == 0:
+        raise InputError("no image to embed: the list of rows is empty")
+    distinct, position = np.unique(rows, return_inverse=True)
+    if distinct[0] < 0 or distinct[-1] >= len(store):
+        raise InputError(f"rows {distinct[0]}..{distinct[-1]} are asked of a store of {len(store)} images")
+    batches = []
+    for begin in range(0, len(distinct), batch_size):
+        images = torch.from_numpy(np.asarray(store[distinct[begin : begin + batch_size]]))
+        batch = normalize(images.to(device))
+        features = embed(batch).float()
+        if flip:
+            features = features + embed(batch.flip(3)).float()  # the mean's direction: its length goes anyway
+        batches.append(features.cpu())
+    features = torch.cat(batches).double()
+    features /= features.norm(dim=1, keepdim=True)
+    bad = np.flatnonzero(~torch.isfinite(features).all(dim=1).numpy())
+    if bad.size:
+        raise InputError(
+            f"the features of {bad.size} of {len(distinct)} images, row {distinct[bad[0]]} first, are not finite or "
+            "of length 0: the weights are damaged or training diverged"
+        )
+    return features.float().numpy()[position]

@@ -1,0 +1,201 @@
+"""What is query, what is gallery, and in which trials: the protocols of SYSU-MM01, RegDB, LLCM and synthetic."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.io import loadmat
+
+from bdlf.errors import InputError
+
+Trial = tuple[np.ndarray, np.ndarray]
+"""Rows of the queries and of the gallery in the listing, each ascending: the listing's order decides between equals."""
+
+TRIALS = 10
+"""Random galleries per setting on SYSU-MM01 and LLCM [paper: the datasets' own protocols]."""
+GALLERY_CAMERAS = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
+"""Visible cameras of SYSU-MM01 that a mode searches."""
+PERMUTATIONS = "exp/rand_perm_cam.mat"
+"""SYSU-MM01's official galleries, below the dataset's root."""
+
+_BOTH = ("ir_to_vis", "vis_to_ir")
+_KNOWN: dict[str, dict[str, tuple]] = {
+    "sysu": {
+        "mode": ("all", "indoor"),
+        "shots": (1, 10),
+        "direction": ("ir_to_vis",),
+        "gallery": ("agw", "official"),
+        "reading": (),
+    },
+    "regdb": {"mode": (), "shots": (), "direction": _BOTH, "gallery": ("all",), "reading": ()},
+    "llcm": {"mode": (), "shots": (1,), "direction": _BOTH, "gallery": ("agw",), "reading": ("paper", "released")},
+    "synthetic": {"mode": ("all",), "shots": (), "direction": _BOTH, "gallery": ("all",), "reading": ()},
+}
+"""What each dataset's protocol defines, the default first; of modes and directions the default is all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One way to score a dataset, and the rows it needs; None where a choice does not apply to the dataset."""
+
+    dataset: str
+    mode: str | None
+    """all | indoor"""
+    shots: int | None
+    """1 | 10: gallery images per identity and camera"""
+    direction: str
+    """ir_to_vis | vis_to_ir"""
+    gallery: str
+    """official | agw: how it is drawn; all: the whole test half"""
+    reading: str | None
+    """paper | released"""
+    rule: str
+    """`protocol` of `retrieval_metrics`"""
+    trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """`ir_to_vis all 1-shot agw`"""
+        return protocol_name(self.direction, self.mode, self.shots, self.gallery, self.reading)
+
+
+def protocol_name(direction: str, mode: str | None, shots: int | None, gallery: str, reading: str | None) -> str:
+    """What is query, what is gallery and how it is drawn, in words; what does not apply is left out."""
+    return " ".join(part for part in (direction, mode, f"{shots}-shot" if shots else None, gallery, reading) if part)
+
+
+def settings(
+    dataset: str,
+    listing: pd.DataFrame,
+    *,
+    root: str | Path | None = None,
+    mode: str | None = None,
+    shots: int | None = None,
+    direction: str | None = None,
+    gallery: str | None = None,
+    reading: str | None = None,
+) -> list[Setting]:
+    """The settings to score on the test rows of `listing`; None is every mode and direction, and else the default.
+
+    - sysu: queries are all infrared images. Gallery, 10 trials: "agw" (default) draws one visible image per identity
+      and camera with Python's generator; "official" takes the 1 or 10 that `<root>/exp/rand_perm_cam.mat` names.
+    - regdb, synthetic: the whole test half of each modality, both directions, one trial.
+    - llcm: queries are all images of one modality, the gallery one image per identity and camera of the other, drawn as
+      "agw" draws, 10 trials. Reading "released" turns vis_to_ir around, as the code since June 2023 does: the drawn
+      infrared images are the queries and all visible ones the gallery. Its ir_to_vis is that of "paper", the default.
+
+    Raises InputError on an unknown dataset, on what its protocol does not define, on a listing without test images of a
+    modality, and on official galleries that are missing or do not fit the listing.
+    """
+    if dataset not in _KNOWN:
+        raise InputError(f"unknown dataset {dataset!r}: known are {', '.join(_KNOWN)}")
+    modes, directions = _choices(dataset, "mode", mode), _choices(dataset, "direction", direction)
+    shots = _choices(dataset, "shots", shots)[0]
+    gallery = _choices(dataset, "gallery", gallery)[0]
+    reading = _choices(dataset, "reading", reading)[0]
+    if gallery == "agw" and shots == 10:
+        raise InputError(
+            "gallery=agw draws one image per identity and camera, so shots=10 is undefined: take gallery=official"
+        )
+
+    test = listing[listing["split"] == "test"]
+    sides = {modality: test[test["modality"] == modality] for modality in ("vis", "ir")}
+    for modality, images in sides.items():
+        if images.empty:
+            raise InputError(f"the listing of {dataset} has no test image of modality {modality}: both are needed")
+
+    found = []
+    for one_mode, one_direction in product(modes, directions):
+        queried, searched = one_direction.split("_to_")
+        queries, images = _rows(sides[queried].index), sides[searched]
+        if dataset == "sysu":
+            images = images[images["camid"].isin(GALLERY_CAMERAS[one_mode])]
+        if gallery == "all":
+            trials = [(queries, _rows(images.index))]
+        elif gallery == "official":
+            drawn = _official_draws(images, np.unique(test["pid"]).tolist(), GALLERY_CAMERAS[one_mode], root, shots)
+            trials = [(queries, rows) for rows in drawn]
+        elif reading == "released" and one_direction == "vis_to_ir":
+            trials = [(rows, queries) for rows in _agw_draws(images)]
+        else:
+            trials = [(queries, rows) for rows in _agw_draws(images)]
+        rule = "regdb" if dataset == "synthetic" else dataset
+        found.append(Setting(dataset, one_mode, shots, one_direction, gallery, reading, rule, tuple(trials)))
+    return found
+
+
+def _choices(dataset: str, option: str, asked: Any) -> tuple:
+    """What is asked for, or all that there is, the default first."""
+    known = _KNOWN[dataset][option]
+    if asked is None:
+        return known or (None,)
+    if asked not in known:
+        reason = f"it has {', '.join(map(str, known))}" if known else f"its protocol has no choice of {option}"
+        raise InputError(f"{dataset} is not scored with {option}={asked}: {reason}")
+    return (asked,)
+
+
+def _folders(images: pd.DataFrame) -> dict[tuple[int, int], list[tuple[str, int]]]:
+    """(identity, camera): sorted file names with their rows; identities ascending as 4-digit text, then cameras."""
+    folders: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    for row, path, pid, camid in zip(images.index, images["path"], images["pid"], images["camid"], strict=True):
+        folders.setdefault((pid, camid), []).append((PurePosixPath(path).name, row))
+    return {folder: sorted(folders[folder]) for folder in sorted(folders, key=lambda at: (f"{at[0]:04d}", at[1]))}
+
+
+def _agw_draws(images: pd.DataFrame) -> list[np.ndarray]:
+    """One file of every folder, the trial's number being the seed; an absent folder draws nothing [lineage, AGW]."""
+    folders = list(_folders(images).values())
+    draws = []
+    for trial in range(TRIALS):
+        generator = random.Random(trial)
+        draws.append(_rows(generator.choice(files)[1] for files in folders))
+    return draws
+
+
+def _official_draws(
+    images: pd.DataFrame, pids: Iterable[int], cameras: Iterable[int], root: str | Path | None, shots: int
+) -> list[np.ndarray]:
+    """The first `shots` file numbers of rand_perm_cam{camera}{identity}(trial, :), for every identity and camera."""
+    if root is None:
+        raise InputError(f"gallery=official reads {PERMUTATIONS}: the dataset's root is needed")
+    path = Path(root) / PERMUTATIONS
+    if not path.is_file():
+        raise InputError(f"{path} is missing: copy it from SYSU-MM01, or take gallery=agw")
+    try:
+        orders = [camera.ravel() for camera in loadmat(path)["rand_perm_cam"].ravel()]
+    except Exception as error:  # scipy raises whatever the damaged bytes lead it to
+        raise InputError(f"{path} cannot be read as SYSU-MM01's rand_perm_cam: restore it ({error!r})") from error
+    folders = _folders(images)
+    draws: list[list[int]] = [[] for _ in range(TRIALS)]
+    for camid, pid in product(cameras, pids):
+        rows = {PurePosixPath(name).stem: row for name, row in folders.get((pid, camid), [])}
+        named = camid <= len(orders) and pid <= len(orders[camid - 1])
+        order = orders[camid - 1][pid - 1] if named else np.empty((0, 0), dtype=int)
+        if not rows and not order.size:
+            continue
+        if order.shape[0] < TRIALS or order.shape[1] < shots:
+            raise InputError(
+                f"{path} has {order.shape[0]} trials of {order.shape[1]} images for identity {pid} in camera {camid}: "
+                f"{TRIALS} of {shots} are needed"
+            )
+        for trial, drawn in enumerate(draws):
+            for number in order[trial, :shots]:
+                name = f"{number:04d}"
+                if name not in rows:
+                    raise InputError(
+                        f"cam{camid}/{pid:04d}/{name}.jpg, drawn by {path}, is not in the listing: restore it"
+                    )
+                drawn.append(rows[name])
+    return [_rows(drawn) for drawn in draws]
+
+
+def _rows(rows: Iterable[int]) -> np.ndarray:
+    return np.sort(np.fromiter(rows, dtype=np.int64))

@@ -1,0 +1,209 @@
+"""Detail Feature Extraction: invertible blocks (Eq. 3), then attention between the modalities (Eqs. 4, 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bdlf.errors import InputError
+from bdlf.models.choices import check_choice
+from bdlf.models.heads import bn_neck
+
+
+@dataclass(frozen=True)
+class DetailOptions:
+    """How the detail branch is built; the classes below say what each option means."""
+
+    blocks: int = 6
+    invertible: bool = True
+    scale: str = "tanh"
+    init: str = "zero"
+    attention_scaled: bool = True
+    attention_zero_value: bool = False
+    mask_own_identity: bool = False
+    norm: str = "shared"
+
+
+class InvertedResidual(nn.Module):
+    """F_i of Eq. 3 [lineage, CDDFuse]: 1x1 (expand 2) - ReLU6 - 3x3 depthwise - ReLU6 - 1x1, no bias, no BatchNorm.
+
+    The residual is the coupling's. Reflect padding; replicate where the map is less than 2 high or wide, which
+    reflection cannot pad.
+    `init`: the last convolution starts at `zero` [ours: each block starts as the identity] or at PyTorch's `default`.
+    """
+
+    def __init__(self, channels: int, *, init: str = "zero") -> None:
+        super().__init__()
+        check_choice("dfe.init", init, ("zero", "default"))
+        hidden = 2 * channels
+        self.expand = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, groups=hidden, bias=False)
+        self.project = nn.Conv2d(hidden, channels, 1, bias=False)
+        if init == "zero":
+            nn.init.zeros_(self.project.weight)
+
+    def forward(self, maps: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows channels h w"]:
+        padding = "reflect" if min(maps.shape[2:]) >= 2 else "replicate"
+        hidden = F.pad(F.relu6(self.expand(maps)), (1, 1, 1, 1), mode=padding)
+        out: Tensor = self.project(F.relu6(self.depthwise(hidden)))
+        return out
+
+
+class InvertibleBlock(nn.Module):
+    """Affine coupling of Eq. 3 on (rows, C', H', W'), without its LayerNorm, and its exact inverse.
+
+    With a and b the first and second half of the channels: b' = b + F1(a), a' = a * exp(s) + F2(b'), out = cat[a', b'].
+    `scale`: s = tanh(F3(b')) [ours: bounded, a factor in 1/e..e] for `tanh`, s = F3(b') [paper, unbounded] for `exp`.
+    `init` is that of `InvertedResidual`.
+
+    Raises:
+        InputError: an odd number of channels, or an unknown option.
+    """
+
+    def __init__(self, width: int, *, scale: str = "tanh", init: str = "zero") -> None:
+        super().__init__()
+        check_choice("dfe.scale", scale, ("tanh", "exp"))
+        if width % 2:
+            raise InputError(f"an invertible block halves its channels: {width} is odd; use an even width")
+        self.scale = scale
+        self.f1, self.f2, self.f3 = (InvertedResidual(width // 2, init=init) for _ in range(3))
+
+    def forward(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
+        a, b = maps.chunk(2, dim=1)
+        b = b + self.f1(a)
+        a = a * self._log_scale(b).exp() + self.f2(b)
+        return torch.cat([a, b], dim=1)
+
+    def inverse(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
+        """The input whose `forward` is `maps`, up to rounding."""
+        a, b = maps.chunk(2, dim=1)
+        a = (a - self.f2(b)) * (-self._log_scale(b)).exp()
+        b = b - self.f1(a)
+        return torch.cat([a, b], dim=1)
+
+    def _log_scale(self, b: Tensor) -> Tensor:
+        s: Tensor = self.f3(b)
+        return s.tanh() if self.scale == "tanh" else s
+
+
+class InvertibleChain(nn.Module):
+    """K couplings, each followed by LayerNorm over the channels of every position (Eq. 3) [paper: K = 6].
+
+    `couplings` and `norms` are apart: the couplings alone can be inverted, LayerNorm cannot.
+
+    Raises:
+        InputError: fewer than 1 block (the detail branch without blocks is `DetailOptions(invertible=False)`).
+    """
+
+    def __init__(self, width: int, *, blocks: int = 6, scale: str = "tanh", init: str = "zero") -> None:
+        super().__init__()
+        if blocks < 1:
+            raise InputError(f"dfe.blocks={blocks}: at least 1 is needed; dfe=off leaves the blocks out")
+        self.couplings = nn.ModuleList(InvertibleBlock(width, scale=scale, init=init) for _ in range(blocks))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks))
+
+    def forward(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
+        for coupling, norm in zip(self.couplings, self.norms, strict=True):
+            maps = norm(coupling(maps).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return maps
+
+
+class CrossAttention(nn.Module):
+    """Attention of each modality over the other's rows in the batch, with shared Wq, Wk, Wv and a residual (Eq. 4).
+
+    A row's output therefore depends on the batch, among it the rows of its own identity in the other modality.
+
+    - `scaled` [ours]: logits / sqrt(C'). `False`: as printed, nearly one-hot at unit variance.
+    - `mask_own_identity` [ours]: a row does not attend to its own identity; needs the labels.
+    - `zero_value` [ours]: Wv starts at 0, the module as the identity.
+    """
+
+    def __init__(
+        self, width: int, *, scaled: bool = True, mask_own_identity: bool = False, zero_value: bool = False
+    ) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.factor = width**-0.5 if scaled else 1.0
+        self.mask_own_identity = mask_own_identity
+        if zero_value:
+            nn.init.zeros_(self.value.weight)
+
+    def forward(
+        self, pooled: Float[Tensor, "rows narrow"], labels: Int[Tensor, " rows"] | None = None
+    ) -> tuple[Float[Tensor, "rows narrow"], Float[Tensor, "rows half"]]:
+        """Features (2n, C') and softmax weights (2n, n) of (2n, C'), visible rows first. Call with autocast off.
+
+        Raises:
+            InputError: own identities are masked, and `labels` are missing or name a single identity.
+        """
+        both = pooled.reshape(2, -1, pooled.shape[-1])  # (2, n, C')
+        other = both.flip(0)
+        logits = self.query(both) @ self.key(other).mT * self.factor  # (2, n, n)
+        if self.mask_own_identity:
+            logits = logits.masked_fill(_own_identity(labels), -torch.inf)
+        attention = logits.softmax(dim=-1)
+        out = attention @ self.value(other) + both
+        return out.flatten(0, 1), attention.flatten(0, 1)
+
+
+def _own_identity(labels: Tensor | None) -> Tensor:
+    """(2, n, n): is row k of one modality the identity of row l of the other?"""
+    if labels is None:
+        raise InputError("dfe.mask_own_identity=true needs the labels of the batch; pass them to the model")
+    both = labels.reshape(2, -1)
+    own: Tensor = both[:, :, None] == both.flip(0)[:, None, :]
+    if own.all(dim=-1).any():
+        raise InputError("dfe.mask_own_identity=true leaves rows with nothing to attend to; use 2 identities per batch")
+    return own
+
+
+class DetailExtractor(nn.Module):
+    """Z^M, (2n, C', H', W'), to Z^D, (2n, C): blocks, average pooling, attention, width map, BatchNorm.
+
+    - The width map C' -> C, linear without bias, and the BatchNorm without shift [ours]: Eqs. 13 and 14 compare Z^D
+      with Zbar^D, so the widths must agree; the BatchNorm is the counterpart of Z's BN-neck.
+    - `norm` [ours]: one BatchNorm `shared` by the modalities, or one `per_modality`, which removes a constant offset
+      between them.
+    - `invertible=False` [ours]: pooling, width map and BatchNorm alone, Z^D of the rows of Table 2 without DFE.
+
+    Raises:
+        InputError: an odd C', fewer than 1 block, or an unknown option.
+    """
+
+    def __init__(self, width: int, out_width: int, options: DetailOptions) -> None:
+        super().__init__()
+        check_choice("dfe.norm", options.norm, ("shared", "per_modality"))
+        self.chain: InvertibleChain | None = None
+        self.attention: CrossAttention | None = None
+        if options.invertible:
+            self.chain = InvertibleChain(width, blocks=options.blocks, scale=options.scale, init=options.init)
+            self.attention = CrossAttention(
+                width,
+                scaled=options.attention_scaled,
+                mask_own_identity=options.mask_own_identity,
+                zero_value=options.attention_zero_value,
+            )
+        self.widen = nn.Linear(width, out_width, bias=False)
+        self.norms = nn.ModuleList(bn_neck(out_width) for _ in range(1 if options.norm == "shared" else 2))
+
+    def maps(self, intermediate: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
+        """The blocks' output before pooling and attention, row by row: what Figure 5 shows."""
+        return intermediate if self.chain is None else self.chain(intermediate)
+
+    def forward(
+        self, intermediate: Float[Tensor, "rows narrow h w"], labels: Int[Tensor, " rows"] | None = None
+    ) -> tuple[Float[Tensor, "rows wide"], Float[Tensor, "rows half"] | None]:
+        """Z^D, (2n, C), and the attention, (2n, n), or None where there is none. From the pooling on in float32."""
+        maps = self.maps(intermediate)
+        with torch.autocast(maps.device.type, enabled=False):
+            features = maps.to(torch.promote_types(maps.dtype, torch.float32)).mean((2, 3))
+            attention = None
+            if self.attention is not None:
+                features, attention = self.attention(features, labels)
+            parts = self.widen(features).chunk(len(self.norms))
+            detail = torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)])
+        return detail, attention
