@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from functools import partial
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import platformdirs
 import torch
 from lightning_fabric import Fabric
+from torch.optim.swa_utils import AveragedModel
 
 from bdlf.config import Config, active_weights, terms_in
 from bdlf.config import Dataset as DatasetConfig
@@ -56,7 +57,8 @@ def build_fabric(config: Config) -> Fabric:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
-    return Fabric(accelerator=accelerator(config.devices), devices=1, precision=config.precision)
+    precision = cast(Literal["32-true", "bf16-mixed"], config.precision)
+    return Fabric(accelerator=accelerator(config.devices), devices=1, precision=precision)
 
 
 def accelerator(devices: str) -> str:
@@ -64,7 +66,9 @@ def accelerator(devices: str) -> str:
     if devices not in DEVICES:
         raise InputError(f"devices='{devices}' is not known; known: {', '.join(DEVICES)}")
     if devices == "cuda" and not torch.cuda.is_available():
-        raise InputError("devices=cuda, but PyTorch finds no CUDA GPU here; use devices=cpu, or install a CUDA build of torch")
+        raise InputError(
+            "devices=cuda, but PyTorch finds no CUDA GPU here; use devices=cpu, or install a CUDA build of torch"
+        )
     return ("cuda" if torch.cuda.is_available() else "cpu") if devices == "auto" else devices
 
 
@@ -183,6 +187,11 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
+def models_to_score(network: BDLF, averaged: AveragedModel | None) -> dict[str, BDLF]:
+    """The averaged model, which is what is reported, and the raw one beside it."""
+    return {**({"ema": cast(BDLF, averaged.module)} if averaged is not None else {}), "raw": network}
+
+
 def score_models(
     config: Config,
     models: dict[str, BDLF],
@@ -200,7 +209,9 @@ def score_models(
     for name, model in models.items():
         model.eval()
         embed = partial(model.embed, feature=config.evaluation.feature)
-        features = extract(embed, store, test, batch_size=config.evaluation.batch, device=device, flip=config.evaluation.flip)
+        features = extract(
+            embed, store, test, batch_size=config.evaluation.batch, device=device, flip=config.evaluation.flip
+        )
         for setting in chosen:
             scores.append(score(features, test, table, setting))
             rows.append(

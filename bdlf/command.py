@@ -125,9 +125,9 @@ def unknown_key(key: str, schema: type) -> str:
 
 def _leaf_keys(node: DictConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
-    for name in node:
+    for name in map(str, node):
         child = node._get_node(name)
-        keys += _leaf_keys(child, f"{prefix}{name}.") if OmegaConf.is_dict(child) else [f"{prefix}{name}"]
+        keys += _leaf_keys(child, f"{prefix}{name}.") if isinstance(child, DictConfig) else [f"{prefix}{name}"]
     return keys
 
 
@@ -135,6 +135,10 @@ def _one_line(text: str) -> str:
     """Lines joined; OmegaConf's `full_key: x` goes to the front, its `object_type` and Hydra's advice are dropped."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
-    kept = [line for line in lines if not line.startswith(("full_key: ", "object_type=", "reference_type=", "To append", "Error merging"))]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith(("full_key: ", "object_type=", "reference_type=", "To append", "Error merging"))
+    ]
     unique = list(dict.fromkeys(kept))
     return (f"{keys[0]}: " if keys else "") + "; ".join(unique)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -298,7 +297,9 @@ def active_weights(loss: Loss, dfe: Dfe) -> dict[str, float]:
         own = terms[name].enabled
         return (group_on if own is None else own) and terms[name].weight != 0
 
-    switched = {name: is_on(name, bool(getattr(loss, group_of[name]).enabled) if name in group_of else True) for name in terms}
+    switched = {
+        name: is_on(name, bool(getattr(loss, group_of[name]).enabled) if name in group_of else True) for name in terms
+    }
     if loss.detail.enabled is None:
         needs_detail = dfe.enabled or any(switched[name] for name in (*LOSS_GROUPS["app"], "skd"))
         switched |= {name: is_on(name, needs_detail) for name in LOSS_GROUPS["detail"]}

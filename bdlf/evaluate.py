@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> int:
     network.load_state_dict(state["model"])
     if averaged is not None:
         averaged.load_state_dict(state["averaged"])
-    models = {**({"ema": averaged.module} if averaged is not None else {}), "raw": network}
+    models = build.models_to_score(network, averaged)
     for model in models.values():
         model.to(fabric.device)
 
@@ -63,7 +63,11 @@ def evaluate(config: EvaluateConfig) -> int:
     dataset = build.dataset_name(run.dataset)
     rows, scores = build.score_models(run, models, store, listing, settings, fabric.device, dataset, state["epoch"] - 1)
     chosen = json.dumps(dataclasses.asdict(run.evaluation), sort_keys=True)
-    output = Path(config.output) if config.output else folder.path / "evaluations" / hashlib.sha256(chosen.encode()).hexdigest()[:8]
+    output = (
+        Path(config.output)
+        if config.output
+        else folder.path / "evaluations" / hashlib.sha256(chosen.encode()).hexdigest()[:8]
+    )
     write_per_query(output / "per_query.npz", scores)
     result = write_result(
         output / "result.json",

@@ -22,7 +22,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}; free space or choose another output=") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}; free space or choose another output="
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -41,4 +43,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable JSON file ({error}); move the folder away, or run with rerun=true") from error
+        raise InputError(
+            f"{path} is not a readable JSON file ({error}); move the folder away, or run with rerun=true"
+        ) from error

@@ -137,13 +137,6 @@ TERMS: dict[str, Term] = {
 }
 """Every term of the loss by its name in total, log, CSV column and table header, in the order of the paper's owners."""
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "app": ("fkl", "dkl", "dcorr"),
-    "cmf": ("id_fused", "fbkl"),
-    "detail": ("id_detail", "odkl"),
-}
-"""Terms that the paper switches together."""
-
 
 class Losses(NamedTuple):
     """What one batch costs."""

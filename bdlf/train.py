@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import resource
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -40,7 +39,7 @@ def train(config: Config) -> int:
     show_on_screen()
     folder = RunFolder(run_path(config))
     listing = build.build_listing(config.dataset)
-    facts = {
+    facts: dict[str, Any] = {
         "run_id": run_id(config),
         "label": folder.path.parent.name.rpartition("-")[0],
         "dataset": build.dataset_name(config.dataset),
@@ -112,7 +111,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
         return build.score_models(config, models, store, listing, settings, fabric.device, facts["dataset"], epoch)
 
     # Train, an epoch at a time
-    models: dict[str, Any] = {**({"ema": averaged.module} if averaged is not None else {}), "raw": network}
+    models = build.models_to_score(network, averaged)
     columns = metric_columns(objective.terms, settings, list(models))
     metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
     tracker = Tracker(
@@ -128,7 +127,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     try:
         scored = None
         for record in fit(
-            fabric, model, optimizer, averaged, objective, sampler, build.build_augmentation(config), store, rows, recipe,
+            fabric, model, network, optimizer, averaged, objective, sampler, build.build_augmentation(config), store, rows, recipe,
             first_epoch=first_epoch,
         ):  # fmt: skip
             epoch = int(record["epoch"])
@@ -144,7 +143,13 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             states = {name: part.state_dict() for name, part in parts.items()}
             save_checkpoint(
                 folder.checkpoint,
-                {**states, "epoch": epoch + 1, "seconds": seconds, "run_id": facts["run_id"], "fingerprint": facts["fingerprint"]},
+                {
+                    **states,
+                    "epoch": epoch + 1,
+                    "seconds": seconds,
+                    "run_id": facts["run_id"],
+                    "fingerprint": facts["fingerprint"],
+                },
             )
 
         # Score and record
@@ -159,7 +164,12 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             epochs=config.schedule.epochs,
             steps_per_epoch=sampler.steps_per_epoch,
             train_seconds=seconds,
-            images_per_second=config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images / seconds,
+            images_per_second=config.schedule.epochs
+            * sampler.steps_per_epoch
+            * 2
+            * config.batch.identities
+            * config.batch.images
+            / seconds,
             peak_memory_gib=_peak_memory_gib(fabric.device),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=build.device_name(fabric.device),
@@ -188,11 +198,21 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     state = f"{'goes on' if folder.checkpoint.is_file() else 'starts'} in {folder.path}"
     log.info("dry run: %s", state)
     log.info("images     %s", ", ".join(f"{split} {count}" for split, count in listing["split"].value_counts().items()))
-    log.info("batches    %d epochs x %d steps of %d images", config.schedule.epochs, sampler.steps_per_epoch, 2 * config.batch.identities * config.batch.images)
-    log.info("terms      %s", ", ".join(f"{name} x {weight:g}" for name, weight in active_weights(config.loss, config.dfe).items()))
+    log.info(
+        "batches    %d epochs x %d steps of %d images",
+        config.schedule.epochs,
+        sampler.steps_per_epoch,
+        2 * config.batch.identities * config.batch.images,
+    )
+    log.info(
+        "terms      %s",
+        ", ".join(f"{name} x {weight:g}" for name, weight in active_weights(config.loss, config.dfe).items()),
+    )
     log.info("model      %d identities, %.1f M parameters", len(sampler.pids), trained / 1e6)
     log.info("scored     %s", "; ".join(setting.name for setting in settings))
-    log.info("device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision)
+    log.info(
+        "device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision
+    )
     return DONE
 
 

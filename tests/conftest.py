@@ -1,7 +1,64 @@
 """Shapes and types of the numeric rooms' signatures are checked while the tests run."""
 
+import importlib
+import sys
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
 from jaxtyping import install_import_hook
 
 install_import_hook(
     ["bdlf.losses", "bdlf.models", "bdlf.objective", "bdlf.evaluation", "bdlf.data"], "beartype.beartype"
 )
+
+from bdlf.command import run_command  # noqa: E402
+from bdlf.config import Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
+
+torch.set_num_threads(1)  # tensors here are small: a second thread only waits
+
+TINY = (
+    "dataset.synthetic.train_identities=4",
+    "dataset.synthetic.test_identities=4",
+    "dataset.synthetic.images_per_identity=2",
+    "image.height=32",
+    "image.width=16",
+    "batch.identities=2",
+    "batch.images=2",
+    "dfe.blocks=1",
+    "schedule.epochs=2",
+    "schedule.steps_per_epoch=2",
+    "tracker=none",
+    "devices=cpu",
+    "threads=1",
+)
+"""A run of a second or two on the synthetic set."""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run a command as the shell would, in this process: `command("train", *overrides)` -> (exit code, stdout, stderr)."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        module = importlib.import_module(f"bdlf.{name}")
+        schema = {"train": Config, "evaluate": EvaluateConfig, "synthesize": SynthesizeConfig}[name]
+        primary = "config" if name == "train" else name
+        monkeypatch.setattr(sys, "argv", [f"bdlf.{name}", *arguments])
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_command(primary, schema, getattr(module, name), module.__doc__ or "")
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def tiny_run(command, tmp_path):
+    """`tiny_run(*overrides)`: a tiny `bdlf.train` with its output and cache below `tmp_path`."""
+
+    def run(*overrides: str) -> tuple[int, str, str]:
+        return command("train", *TINY, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache", *overrides)
+
+    return run

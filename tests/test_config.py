@@ -18,8 +18,23 @@ OPTIONS = sorted(
     f"{file.parent.relative_to(CONF).as_posix()}={file.stem}" for file in CONF.rglob("*.yaml") if file.parent != CONF
 ) + [f"sweeps={file.stem}" for file in sorted(config_folder("sweeps").glob("*.yaml"))]
 
-ALL = "id tri okl id_detail odkl id_base bkl id_fused fbkl fkl dkl dcorr orth skd".split()
-BASELINE = "id tri okl id_base bkl id_fused fbkl".split()
+ALL = [
+    "id",
+    "tri",
+    "okl",
+    "id_detail",
+    "odkl",
+    "id_base",
+    "bkl",
+    "id_fused",
+    "fbkl",
+    "fkl",
+    "dkl",
+    "dcorr",
+    "orth",
+    "skd",
+]
+BASELINE = ["id", "tri", "okl", "id_base", "bkl", "id_fused", "fbkl"]
 DETAIL = ["id_detail", "odkl"]
 APP = ["fkl", "dkl", "dcorr"]
 
@@ -164,6 +179,9 @@ def test_terms_of_the_schema_are_the_terms_of_the_objective():
     from bdlf.objective import TERMS
 
     assert list(terms_in(Config().loss)) == list(TERMS) == ALL
+    for name, term in terms_in(Config().loss).items():
+        options = {key: value for key, value in vars(term).items() if key not in ("enabled", "weight")}
+        assert options == TERMS[name].options, f"defaults of {name} differ between schema and function"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +197,7 @@ def test_terms_of_the_schema_are_the_terms_of_the_objective():
     ],
 )
 def test_mistakes_are_explained_in_one_line(override, parts):
-    with pytest.raises(Exception) as caught:  # noqa: B017, PT011: Hydra's and OmegaConf's share no parent but Exception
+    with pytest.raises(Exception) as caught:
         composed(override)
     line = explain(caught.value, Config)
     assert "\n" not in line
@@ -202,16 +220,39 @@ def test_hash_is_of_what_changes_the_result():
     full = composed()
     same = [
         *("seed=3", "output=elsewhere", "devices=cpu", "threads=1", "tracker=none", "label=mine", "debug=true"),
-        *("loss/fkl=on", "loss/detail=on", "dfe/stage=stage3", "dfe.blocks=6", "evaluation.batch=7", "data.cache_dir=x"),
+        *(
+            "loss/fkl=on",
+            "loss/detail=on",
+            "dfe/stage=stage3",
+            "dfe.blocks=6",
+            "evaluation.batch=7",
+            "data.cache_dir=x",
+        ),
         *("dataset.split=4", "dataset.root=/else", "variant=full", "dry_run=true", "rerun=true", "sweep=x"),
     ]
     for override in same:
         assert run_hash(composed(override)) == run_hash(full), override
-    other = ["dfe.stage=2", "loss/skd=off", "loss.skd.weight=0.5", "loss.skd.form=literal", "optimizer.lr=0.02", "ema=off"]
-    other += ["image.width=48", "batch.images=2", "dataset.seed=1", "deterministic=true", "precision=bf16-mixed", "loss.ramp=0"]
+    other = [
+        "dfe.stage=2",
+        "loss/skd=off",
+        "loss.skd.weight=0.5",
+        "loss.skd.form=literal",
+        "optimizer.lr=0.02",
+        "ema=off",
+    ]
+    other += [
+        "image.width=48",
+        "batch.images=2",
+        "dataset.seed=1",
+        "deterministic=true",
+        "precision=bf16-mixed",
+        "loss.ramp=0",
+    ]
     hashes = [run_hash(composed(override)) for override in other]
     assert len({run_hash(full), *hashes}) == len(other) + 1
-    for first, second in product(["variant=baseline"], ["dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"]):
+    for first, second in product(
+        ["variant=baseline"], ["dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"]
+    ):
         assert run_hash(composed(first)) == run_hash(composed(first, second)), "what is not built does not count"
     assert run_hash(composed("variant=app_orth_skd")) != run_hash(composed("variant=app_orth_skd", "dfe.stage=2"))
     assert run_label(composed("variant=dfe_app", "dfe.stage=2", "dfe.blocks=4")) == "dfe_app-stage2-blocks4"

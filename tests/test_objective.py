@@ -12,7 +12,7 @@ from torch import Tensor
 from bdlf import losses
 from bdlf.errors import InputError
 from bdlf.models.embeddings import Embeddings
-from bdlf.objective import GROUPS, TERMS, Objective, correlations, first_nonfinite
+from bdlf.objective import TERMS, Objective, correlations, first_nonfinite
 
 PAIRS, WIDTH, IDS = 6, 10, 4
 LABELS = torch.tensor([0, 0, 1, 1, 3, 3]).repeat(2)
@@ -133,10 +133,6 @@ def test_what_is_needed_is_the_union_over_the_terms_that_are_on() -> None:
     assert objective.terms == ("id", "dkl", "skd")
     assert objective.features == {"base", "detail"}
     assert objective.logits == {"comprehensive", "detail", "detail_projected"}
-
-
-def test_groups_are_the_papers() -> None:
-    assert GROUPS == {"app": ("fkl", "dkl", "dcorr"), "cmf": ("id_fused", "fbkl"), "detail": ("id_detail", "odkl")}
 
 
 def test_every_term_states_its_equation_meaning_and_options() -> None:

@@ -76,15 +76,15 @@ def check(table: pd.DataFrame) -> None:
         unknown = sorted(set(table[column]) - set(known))
         if unknown:
             raise InputError(f"{name}: {column} {unknown[0]!r} in the listing: use one of {', '.join(known)}")
-    twice = table["path"][table["path"].duplicated()]
-    if len(twice):
-        raise InputError(f"{name}: {twice.iloc[0]} is listed twice ({len(twice)} such rows): list each image once")
     places = table.groupby("pid")["split"].nunique()
     shared = places.index[places > 1]
     if len(shared):
         raise InputError(
             f"{name}: identity {shared[0]} is in two splits ({len(shared)} such identities): restore the split files"
         )
+    twice = table["path"][table["path"].duplicated()]
+    if len(twice):
+        raise InputError(f"{name}: {twice.iloc[0]} is listed twice ({len(twice)} such rows): list each image once")
     # Everyone trains on SYSU's validation identities too, so they must be as complete.
     train = table[table["split"] != "test"]
     if not (train["split"] == "train").any():

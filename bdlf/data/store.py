@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -175,4 +176,5 @@ def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarra
             "set data.cache_dir to a folder with room"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -93,7 +93,7 @@ def _expose(canvas: Canvas, f: dict[str, Column], noise_seeds: ndarray, infrared
         random = np.random.default_rng(int(seed))
         grain = random.standard_normal(planes[:, k].shape, np.float32)
         if infrared:
-            grain += 0 * random.standard_normal((planes.shape[2], 1), np.float32)
+            grain += random.standard_normal((planes.shape[2], 1), np.float32)
         planes[:, k] += f["noise"][k] * grain
     levels: UInt8[ndarray, "c n h w"] = np.clip(planes * 255 + 0.5, 0, 255).astype(np.uint8)
     return levels

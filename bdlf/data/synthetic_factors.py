@@ -24,22 +24,22 @@ from bdlf.errors import InputError
 # --- Difficulty. Larger is harder, except IDENTITY_SPREAD, where larger is easier. ---
 IDENTITY_SPREAD = 1.0
 """Width of the continuous shared factors about their middle, 1 = the ranges below."""
-VIEW_JITTER = 12.0
+VIEW_JITTER = 10.0
 """Standard deviation in degrees of the direction a person walks, about the camera's own."""
 CAMERA_VIEW = 25.0
 """Cameras look at people from up to this many degrees off the front."""
-BACK_RATE = 0.2
+BACK_RATE = 0.15
 """Share of images that show the person from behind."""
 PLACEMENT_JITTER = 0.7
 """Multiplies the jitter of position and scale of the person within the frame (an imperfect detector)."""
-LIGHT_JITTER = 1.0
+LIGHT_JITTER = 0.8
 """Multiplies the spread of brightness, light direction and tint over images and cameras."""
 NOISE_LEVEL = 0.025
 """Mean standard deviation of the pixel noise, of a range of 1."""
-PRIVATE_SPREAD = 0.4
+PRIVATE_SPREAD = 0.25
 """How much the emissivities of one region differ between people, 1 = the ranges below. What one modality alone shows
 is easier to learn than what both show, and does not help."""
-PALETTES = 3
+PALETTES = 2
 """Number of colour palettes the clothes come from, up to 5: likewise."""
 OCCLUSION_RATE = 0.1
 """Share of images with a pole or box before the person."""
@@ -178,7 +178,17 @@ def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> NDArr
     occluder = float(random.random() < OCCLUSION_RATE) * float(random.integers(1, 3))
     occlusion = [occluder, random.uniform(-0.16, 0.16), random.uniform(0.5, 1.0), random.uniform(0.1, 0.6)]
     return np.concatenate(
-        [[view % 360.0], gait, placement + (0, 0, 1), [light, gradient], tint, background, scene, noise, occlusion]
+        [
+            [view % 360.0],
+            gait,
+            (*placement[:2], 1 + placement[2]),
+            [light, gradient],
+            tint,
+            background,
+            scene,
+            noise,
+            occlusion,
+        ]
     )
 
 

@@ -149,7 +149,7 @@ def _hide(
 
 
 def _image_ranks(block: np.ndarray, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(rows, most) rank from 1 among images of the matches, whose similarities are `own`; past the end where hidden."""
+    """(rows, most) rank from 1 among images of the matches, whose similarities are `own`; hidden ones come last."""
     images = block.shape[1]
     ascending = np.sort(block, axis=1)
     not_closer = _count_not_above(ascending, own)  # the match itself is one of them
@@ -161,7 +161,6 @@ def _image_ranks(block: np.ndarray, own: np.ndarray, columns: np.ndarray) -> np.
         row = np.flatnonzero(tied[:, position])
         level = block[row] == own[row, position, None]
         ranks[row, position] += np.count_nonzero(level & (order < columns[row, position, None]), axis=1)
-    ranks[own == _HIDDEN] = images + 1
     return ranks
 
 

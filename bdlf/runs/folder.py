@@ -26,11 +26,15 @@ def read_config(path: Path) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(yaml.safe_load(text)))
         return cast(Config, OmegaConf.to_object(merged))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; run= takes a run folder, like outputs/synthetic/full-1a2b3c4d/seed0") from None
+        raise InputError(
+            f"{path} does not exist; run= takes a run folder, like outputs/synthetic/full-1a2b3c4d/seed0"
+        ) from None
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not the configuration of a run ({str(error).splitlines()[0]}); restore it") from error
+        raise InputError(
+            f"{path} is not the configuration of a run ({str(error).splitlines()[0]}); restore it"
+        ) from error
 
 
 class RunFolder:
@@ -66,7 +70,9 @@ class RunFolder:
         commit = source_state()["commit"]
         if commit and result["commit"] and commit != result["commit"]:
             log.warning(
-                "this result is of commit %s, the code here is %s; rerun=true runs it again", result["commit"][:8], commit[:8]
+                "this result is of commit %s, the code here is %s; rerun=true runs it again",
+                result["commit"][:8],
+                commit[:8],
             )
         return result
 
@@ -79,4 +85,6 @@ class RunFolder:
 
     def require_same_run(self, recorded: str, now: str) -> None:
         if recorded != now:
-            raise InputError(f"{self.checkpoint} is of run {recorded}, this is {now}; move it away, or start again with rerun=true")
+            raise InputError(
+                f"{self.checkpoint} is of run {recorded}, this is {now}; move it away, or start again with rerun=true"
+            )

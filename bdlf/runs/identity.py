@@ -12,7 +12,20 @@ from typing import Any
 from bdlf.config import Config, active_weights, terms_in
 from bdlf.errors import InputError
 
-_ELSEWHERE = ("seed", "label", "variant", "output", "sweep", "dry_run", "rerun", "debug", "devices", "threads", "tracker", "data")
+_ELSEWHERE = (
+    "seed",
+    "label",
+    "variant",
+    "output",
+    "sweep",
+    "dry_run",
+    "rerun",
+    "debug",
+    "devices",
+    "threads",
+    "tracker",
+    "data",
+)
 
 
 def canonical(config: Config) -> dict[str, Any]:

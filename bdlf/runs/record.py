@@ -61,7 +61,10 @@ def metric_columns(names: Sequence[str], settings: Sequence[Setting], models: Se
 
 def metric_values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The columns of `metric_columns` that hold scores, from rows of `metrics`."""
-    named = [(row, protocol_name(*(row[key] for key in ("direction", "mode", "shots", "gallery", "reading")))) for row in rows]
+    named = [
+        (row, protocol_name(*(row[key] for key in ("direction", "mode", "shots", "gallery", "reading"))))
+        for row in rows
+    ]
     return {_column(name, protocol, row["model"]): row["mean"][name] for row, protocol in named for name in CURVES}
 
 
@@ -72,7 +75,9 @@ def _column(figure: str, protocol: str, model: str) -> str:
 def write_per_query(path: Path, scores: Sequence[Scores]) -> None:
     """`<i>.first_match`, `<i>.ap`, `<i>.inp`, each (trials, queries), for row i of `metrics`."""
     arrays = {
-        f"{row}.{name}": getattr(score, name) for row, score in enumerate(scores) for name in ("first_match", "ap", "inp")
+        f"{row}.{name}": getattr(score, name)
+        for row, score in enumerate(scores)
+        for name in ("first_match", "ap", "inp")
     }
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -88,7 +93,9 @@ def read_result(path: Path) -> dict[str, Any]:
     """Raises InputError where it is not a result of this version."""
     result = read_json(path)
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise InputError(f"{path} is not a result of this version of bdlf; rerun=true moves the folder aside and starts again")
+        raise InputError(
+            f"{path} is not a result of this version of bdlf; rerun=true moves the folder aside and starts again"
+        )
     return result
 
 

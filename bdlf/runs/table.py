@@ -11,8 +11,6 @@ from bdlf.evaluation.protocols import protocol_name
 from bdlf.runs.record import FIGURES
 
 
-
-
 def show_result(result: dict[str, Any]) -> None:
     """Print the rows of a `result.json`: what was scored, how, and mean +- std over trials, in percent."""
     table = Table(title=f"{result['dataset']}: {result['label']} ({result['run_id']}), percent", title_justify="left")

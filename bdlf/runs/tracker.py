@@ -21,7 +21,15 @@ class Tracker:
     """
 
     def __init__(
-        self, name: str, *, folder: Path, run_id: str, group: str, config: Mapping[str, Any], project: str, entity: str | None
+        self,
+        name: str,
+        *,
+        folder: Path,
+        run_id: str,
+        group: str,
+        config: Mapping[str, Any],
+        project: str,
+        entity: str | None,
     ) -> None:
         if name not in ("wandb", "none"):
             raise InputError(f"tracker.name='{name}' is not known; known: wandb, none")
@@ -29,7 +37,9 @@ class Tracker:
         if name == "wandb":
             self._guard(lambda: self._start(folder, run_id, group, config, project, entity))
 
-    def _start(self, folder: Path, run_id: str, group: str, config: Mapping[str, Any], project: str, entity: str | None) -> None:
+    def _start(
+        self, folder: Path, run_id: str, group: str, config: Mapping[str, Any], project: str, entity: str | None
+    ) -> None:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,4 +76,8 @@ class Tracker:
             call()
         except Exception as error:  # whatever W&B raises, the run goes on
             self._run = None
-            log.warning("W&B stopped (%s: %s); the run folder has everything, tracker=none silences this", type(error).__name__, error)
+            log.warning(
+                "W&B stopped (%s: %s); the run folder has everything, tracker=none silences this",
+                type(error).__name__,
+                error,
+            )

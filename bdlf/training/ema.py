@@ -8,6 +8,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from bdlf.errors import InputError
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def averaged_copy(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of `model` whose `update_parameters(model)` moves it by the factor 1 - min(1 - 1 / (t + 1), decay), t from 0.
@@ -19,7 +21,7 @@ def averaged_copy(model: nn.Module, decay: float) -> AveragedModel:
         raise InputError(f"ema.decay={decay}: a number in [0, 1) is needed")
 
     @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:  # all of one dtype
+    def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:  # all of one dtype
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, max(1 / (int(updates) + 1), 1 - decay))
         else:

@@ -39,6 +39,7 @@ class Recipe:
 def fit(
     fabric: Fabric,
     model: nn.Module,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     averaged: AveragedModel | None,
     objective: Objective,
@@ -52,7 +53,7 @@ def fit(
 ) -> Iterator[dict[str, float]]:
     """Train from `first_epoch` on and yield one record per epoch: the mean of every term, the rate, the throughput.
 
-    `rows[i]` is the row of `store` of the sampler's image i. All randomness derives from (seed, epoch, step), so that
+    `model` is `network` as Fabric wrapped it. `rows[i]` is the row of `store` of the sampler's image i. All randomness derives from (seed, epoch, step), so that
     nothing but weights, averages and momenta has to be saved for training to go on bit for bit. Raises NonFiniteError.
     """
     labels_of = torch.from_numpy(sampler.labels)
@@ -83,7 +84,7 @@ def fit(
                 _require_finite(first_nonfinite({"the gradient's norm": norm}), epoch, step, sampler, batch)
                 optimizer.step()
                 if averaged is not None:
-                    averaged.update_parameters(model.module if hasattr(model, "module") else model)
+                    averaged.update_parameters(network)
 
                 measured: Mapping[str, Tensor] = {"total": losses.total.detach(), **losses.values}
                 for name, value in {**measured, "gradient_norm": norm, **correlations(embeddings, labels)}.items():

@@ -24,6 +24,8 @@ def check_schedule(*, epochs: int, warmup_epochs: int, milestones: Sequence[int]
     if warmup_epochs < 0:
         raise InputError(f"schedule.warmup_epochs={warmup_epochs}: 0 or more is needed")
     if steps_per_epoch is not None and steps_per_epoch < 1:
-        raise InputError(f"schedule.steps_per_epoch={steps_per_epoch}: at least 1 is needed, or null for the data's own")
+        raise InputError(
+            f"schedule.steps_per_epoch={steps_per_epoch}: at least 1 is needed, or null for the data's own"
+        )
     if list(milestones) != sorted(set(milestones)) or any(milestone < 1 for milestone in milestones):
         raise InputError(f"schedule.milestones={list(milestones)}: rising epochs from 1 on are needed")

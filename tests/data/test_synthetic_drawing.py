@@ -99,14 +99,18 @@ def test_a_shape_covers_its_area_with_soft_edges() -> None:
 
 
 def test_later_paint_covers_earlier_and_a_sliver_covers_in_part() -> None:
-    canvas = Canvas(2, 3, 8, 8, blur=1.0)
+    canvas = Canvas(2, 3, 8, 9, blur=1.0)
     number, everywhere = np.ones((2, 1), np.float32), np.ones((2, 8), np.float32)
     first, second = np.full((3, 2), 0.2, np.float32), np.float32([[0.9, 0.9], [0.5, 0.5], [0.1, 0.1]])
     canvas.paint(first, 0 * number, number, everywhere)
-    canvas.paint(second, 0 * number, np.float32([[1.0], [0.0]]), everywhere)
+    sliver = 0.05 * canvas.soft_x  # half of its width, in the middle of the fifth column
+    canvas.paint(second, 0 * number, np.float32([[1.0], [sliver]]), everywhere)
     assert np.allclose(canvas.planes[:, 0], second[:, :1, None])
-    assert np.allclose(canvas.planes[:, 1], 0.2)
-    canvas.paint(first, np.float32([[5], [5]]), number / 8, everywhere)  # beside the frame
+    assert np.allclose(np.delete(canvas.planes[:, 1], 4, axis=2), 0.2)
+    opacity = (canvas.planes[0, 1, :, 4] - 0.2) / 0.7
+    assert (opacity > 0.02).all()
+    assert (opacity < 0.11).all()
+    canvas.paint(first, 5 * number, number / 8, everywhere)  # beside the frame
     assert np.allclose(canvas.planes[:, 0], second[:, :1, None])
 
 

@@ -206,6 +206,7 @@ def test_a_tree_of_ours_is_replaced_and_anything_else_refused(tmp_path: Path) ->
     before = set(images(root))
     record = write_layout("regdb", root, **SIZE | {"identities": 4})
     assert set(images(root)) < before
+    assert [path.name for path in root.parent.iterdir()] == ["tree"]
     assert record == json.loads((root / "synthetic.json").read_text())
 
     (tmp_path / "empty").mkdir()

@@ -45,7 +45,11 @@ def test_killed_between_the_sum_and_the_rename(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     save_checkpoint(path, _state(0))
     real = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: real(a, b) if str(b).endswith("sha256") else (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        os,
+        "replace",
+        lambda a, b: real(a, b) if str(b).endswith("sha256") else (_ for _ in ()).throw(KeyboardInterrupt),
+    )
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, _state(1))
     monkeypatch.undo()

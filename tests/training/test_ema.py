@@ -30,8 +30,14 @@ def test_average_equals_the_recursion_written_out(decay):
         now = [tensor.clone() for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point()]
         history.append(now)
         alpha = min(1 - 1 / (t + 1), decay)
-        expected = now if expected is None else [alpha * old + (1 - alpha) * new for old, new in zip(expected, now, strict=True)]
-    got = [tensor for tensor in [*averaged.module.parameters(), *averaged.module.buffers()] if tensor.is_floating_point()]
+        expected = (
+            now
+            if expected is None
+            else [alpha * old + (1 - alpha) * new for old, new in zip(expected, now, strict=True)]
+        )
+    got = [
+        tensor for tensor in [*averaged.module.parameters(), *averaged.module.buffers()] if tensor.is_floating_point()
+    ]
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other)
     if decay == 0.999:  # a short run: the plain mean

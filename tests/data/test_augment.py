@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest, chisquare, ks_2samp
+
+from bdlf.data.augment import FILL, MEAN, STD, Augmentation, Draws, normalize
+from bdlf.errors import InputError
+
+SIZES = [(64, 32), (384, 144)]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(rows, height, width, seed=0):
+    return torch.randint(0, 256, (rows, height, width, 3), dtype=torch.uint8, generator=generator(seed))
+
+
+def one_by_one(images, draws, pad):
+    """What the draws mean, an image and a step at a time."""
+    results = []
+    for k, image in enumerate(images.numpy()):
+        height, width, _ = image.shape
+        padded = np.zeros((height + 2 * pad, width + 2 * pad, 3))
+        padded[pad : pad + height, pad : pad + width] = image
+        top, left = int(draws.top[k]), int(draws.left[k])
+        crop = padded[top : top + height, left : left + width]
+        if draws.flip[k]:
+            crop = crop[:, ::-1]
+        x = (crop / 255 - MEAN) / STD
+        if draws.erase[k]:
+            top, left, h, w = draws.erase_box[k].tolist()
+            x[top : top + h, left : left + w] = FILL
+        if draws.exchange[k]:
+            x = np.repeat(x[:, :, draws.channel[k], None], 3, axis=2)
+        results.append(x.transpose(2, 0, 1))
+    return torch.tensor(np.stack(results))
+
+
+@pytest.mark.parametrize("pad", [0, 1, 10])
+@pytest.mark.parametrize(("height", "width"), [(64, 32), (9, 31)])
+def test_a_batch_is_what_each_image_alone_would_be(height, width, pad):
+    images = batch(40, height, width)
+    kept = images.clone()
+    augmentation = Augmentation(pad=pad)
+    draws = augmentation.draw(40, height, width, 25, generator())
+    for name in ("flip", "erase", "exchange"):
+        assert 0 < getattr(draws, name).sum() < 40
+    result = augmentation.apply(images, draws)
+    torch.testing.assert_close(result.double(), one_by_one(images, draws, pad), rtol=0, atol=2e-6)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous()
+    assert torch.equal(images, kept)
+    assert torch.equal(augmentation(images, 25, generator()), result)
+
+
+def test_every_combination_of_steps_in_their_order():
+    images, pad = batch(16, 20, 12), 3
+    bits = torch.arange(16)
+    draws = Draws(
+        top=torch.full((16,), 6),
+        left=torch.full((16,), 1),
+        flip=bits & 1 > 0,
+        erase=bits & 2 > 0,
+        erase_box=torch.tensor([[1, 2, 10, 5]]).repeat(16, 1),
+        exchange=bits & 4 > 0,
+        channel=bits % 3,
+    )
+    draws = replace(draws, top=torch.where(bits & 8 > 0, 0, 6))
+    result = Augmentation(pad=pad).apply(images, draws)
+    torch.testing.assert_close(result.double(), one_by_one(images, draws, pad), rtol=0, atol=2e-6)
+
+
+def test_none_and_all_of_a_step_and_an_image_of_one_pixel():
+    for probability in (0.0, 1.0):
+        augmentation = Augmentation(flip=probability, erase=probability, exchange=probability)
+        for rows, height, width in ((3, 20, 12), (1, 1, 1)):
+            images = batch(rows, height, width)
+            draws = augmentation.draw(rows, height, width, rows, generator())
+            expected = one_by_one(images, draws, 10)
+            torch.testing.assert_close(augmentation.apply(images, draws).double(), expected, rtol=0, atol=2e-6)
+
+
+def test_normalised_pixels_and_padding():
+    images = batch(5, 7, 6)
+    expected = (images.double() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    torch.testing.assert_close(normalize(images).double(), expected.permute(0, 3, 1, 2), rtol=0, atol=2e-6)
+    assert normalize(images).is_contiguous()
+    off = Augmentation(pad=7, flip=0.0, erase=0.0, exchange=0.0)
+    draws = replace(off.draw(5, 7, 6, 5, generator()), top=torch.zeros(5, dtype=torch.int64))
+    black = -torch.tensor(MEAN) / torch.tensor(STD)
+    torch.testing.assert_close(off.apply(images, draws)[:, :, :7], black[None, :, None, None].expand(5, 3, 7, 6))
+
+
+@pytest.mark.parametrize("off", ["crop", "flip", "erase", "exchange"])
+def test_each_step_can_be_switched_off_and_changes_nothing_of_the_others(off):
+    full = Augmentation().draw(50, 64, 32, 50, generator())
+    switched = replace(Augmentation(), **{off: False if off == "crop" else 0.0}).draw(50, 64, 32, 50, generator())
+    if off == "crop":
+        assert (switched.top == 10).all()
+        assert (switched.left == 10).all()
+    else:
+        assert not getattr(switched, off).any()
+    for name in (field.name for field in fields(Draws)):
+        if name != off and not (off == "crop" and name in ("top", "left")):
+            assert torch.equal(getattr(full, name), getattr(switched, name)), name
+    everything_off = Augmentation(crop=False, flip=0.0, erase=0.0, exchange=0.0)
+    images = batch(4, 8, 6)
+    assert torch.equal(everything_off(images, 4, generator()), normalize(images))
+
+
+def test_the_draw_is_the_generators_alone():
+    images, augmentation = batch(30, 16, 12), Augmentation(pad=2)
+    torch.manual_seed(0)
+    first = augmentation(images, 15, generator(5))
+    torch.manual_seed(1)
+    assert torch.equal(augmentation(images, 15, generator(5)), first)
+    assert not torch.equal(augmentation(images, 15, generator(6)), first)
+    going_on = generator(5)
+    augmentation(images, 15, going_on)
+    assert not torch.equal(augmentation(images, 15, going_on), first)
+
+
+@pytest.fixture(scope="module")
+def many():
+    return Augmentation().draw(20000, 64, 32, 15000, generator(1))
+
+
+def test_crops_are_even_over_all_positions(many):
+    for offsets in (many.top, many.left):
+        assert chisquare(torch.bincount(offsets, minlength=21)).pvalue > 1e-4
+        assert offsets.max() == 20
+    assert abs(np.corrcoef(many.top, many.left)[0, 1]) < 0.03
+
+
+def test_rates_of_flip_and_exchange_and_the_infrared_half(many):
+    assert binomtest(int(many.flip.sum()), 20000, 0.5).pvalue > 1e-4
+    assert binomtest(int(many.exchange[:15000].sum()), 15000, 0.5).pvalue > 1e-4
+    assert not many.exchange[15000:].any()
+    assert chisquare(torch.bincount(many.channel[many.exchange], minlength=3)).pvalue > 1e-4
+    steps = np.stack([many.flip[:15000], many.erase[:15000], many.exchange[:15000]])
+    assert np.abs(np.corrcoef(steps) - np.eye(3)).max() < 0.04
+    rates = Augmentation(flip=0.1, erase=0.2, exchange=0.9).draw(20000, 64, 32, 20000, generator())
+    for drawn, rate in ((rates.flip, 0.1), (rates.erase, 0.2), (rates.exchange, 0.9)):
+        assert binomtest(int(drawn.sum()), 20000, rate).pvalue > 1e-4
+
+
+def erase_loop(height, width, rng):
+    """Random erasing as published: retried until the rectangle is smaller than the image both ways."""
+    for _ in range(100):
+        area = rng.uniform(0.02, 0.4) * height * width
+        aspect = rng.uniform(0.3, 1 / 0.3)
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if w < width and h < height:
+            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+    return None
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_erased_rectangles_follow_the_published_loop(height, width):
+    draws = Augmentation(erase=1.0).draw(6000, height, width, 0, generator(2))
+    assert draws.erase.all()
+    ours = draws.erase_box.numpy()
+    rng = random.Random(0)
+    theirs = np.array([erase_loop(height, width, rng) for _ in range(6000)])
+    for measure in (
+        lambda box: box[:, 0],
+        lambda box: box[:, 1],
+        lambda box: box[:, 2],
+        lambda box: box[:, 3],
+        lambda box: box[:, 2] * box[:, 3],
+        lambda box: box[:, 2] / box[:, 3],
+        lambda box: box[:, 0] / (height - box[:, 2]),
+        lambda box: box[:, 1] / (width - box[:, 3]),
+    ):
+        assert ks_2samp(measure(ours), measure(theirs)).pvalue > 1e-3
+    assert (ours[:, 2] < height).all()
+    assert (ours[:, 3] < width).all()
+    assert (ours[:, 0] + ours[:, 2]).max() == height, "the last position counts"
+    assert (ours[:, 1] + ours[:, 3]).max() == width
+
+
+def test_erasing_happens_half_the_time_and_as_often_as_something_fits(many):
+    assert binomtest(int(many.erase.sum()), 20000, 0.5).pvalue > 1e-4
+    # On an image 2 pixels wide only a width of 1 fits, which a flat one hardly ever gets.
+    draws = Augmentation(erase=1.0).draw(4000, 2, 40, 0, generator())
+    rng = random.Random(1)
+    loop = [erase_loop(2, 40, rng) for _ in range(4000)]
+    assert draws.erase.float().mean() == pytest.approx(np.mean([box is not None for box in loop]), abs=0.02)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(InputError, match="pad=-1"):
+        Augmentation(pad=-1)
+    for name in ("flip", "erase", "exchange"):
+        with pytest.raises(InputError, match=f"{name}=1.5: give a probability"):
+            Augmentation(**{name: 1.5})

@@ -1,0 +1,331 @@
+"""A run from the outside: what it leaves, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bdlf.objective import Objective
+from bdlf.runs.folder import read_config
+from bdlf.runs.identity import run_id
+from bdlf.training.checkpoint import load_checkpoint
+
+KEYS = [
+    "dataset",
+    "split",
+    "mode",
+    "shots",
+    "direction",
+    "gallery",
+    "reading",
+    "similarity",
+    "feature",
+    "flip",
+    "model",
+    "epoch",
+    "selection",
+]
+FIGURES = ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
+TIMES = ["images_per_second", "seconds", "memory_gib"]
+
+
+def folder_of(tmp_path: Path, dataset: str = "synthetic") -> Path:
+    (found,) = (tmp_path / "out" / dataset).glob("*/seed*")
+    return found
+
+
+def test_a_run_leaves_the_folder_of_the_design(tiny_run, tmp_path):
+    code, out, err = tiny_run("variant=full", "seed=3")
+    assert code == 0, err
+    folder = folder_of(tmp_path)
+    assert re.fullmatch(r"full-blocks1-[0-9a-f]{8}", folder.parent.name) and folder.name == "seed3"
+    names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    assert names == {
+        *("config.yaml", "metrics.csv", "result.json", "per_query.npz", "train.log"),
+        *("checkpoints/last.pt", "checkpoints/last.pt.sha256"),
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}, "nothing is written elsewhere"
+
+    result = json.loads((folder / "result.json").read_text())
+    assert result["dataset"] == "synthetic" and result["seed"] == 3 and result["schema"] == 1
+    assert result["run_id"] == run_id(read_config(folder / "config.yaml")) == f"{folder.parent.name[-8:]}-seed3"
+    assert (
+        re.fullmatch("[0-9a-f]{64}", result["fingerprint"])
+        and result["versions"]["torch"] == torch.__version__.split("+")[0]
+    )
+    rows = result["metrics"]
+    assert [(row["model"], row["direction"]) for row in rows] == [
+        *(("ema", "ir_to_vis"), ("ema", "vis_to_ir"), ("raw", "ir_to_vis"), ("raw", "vis_to_ir")),
+    ]
+    for row in rows:
+        assert list(row) == [*KEYS, "queries", "valid_queries", "mean", "std", "trials"]
+        assert row["std"] is None and row["trials"] == [row["mean"]] and list(row["mean"]) == FIGURES
+        assert (row["queries"], row["valid_queries"], row["epoch"], row["selection"]) == (8, 8, 1, "last_epoch")
+    assert all(f"{rows[0]['mean'][name]:.1f}" in out for name in FIGURES)
+
+    with np.load(folder / "per_query.npz", allow_pickle=False) as arrays:
+        assert len(arrays.files) == 3 * len(rows)
+        for index, row in enumerate(rows):
+            assert arrays[f"{index}.ap"].shape == (1, 8)
+            assert 100 * arrays[f"{index}.ap"].mean() == pytest.approx(row["mean"]["mAP"])
+            assert 100 * (arrays[f"{index}.first_match"] == 1).mean() == pytest.approx(row["mean"]["rank1"])
+
+    table = pd.read_csv(folder / "metrics.csv")
+    assert list(table["epoch"]) == [0, 1]
+    terms = [
+        "id",
+        "tri",
+        "okl",
+        "id_detail",
+        "odkl",
+        "id_base",
+        "bkl",
+        "id_fused",
+        "fbkl",
+        "fkl",
+        "dkl",
+        "dcorr",
+        "orth",
+        "skd",
+    ]
+    watched = ["corr_base", "corr_detail", "corr_detail_centred", "attention_own", "gradient_norm", "lr", "total"]
+    assert np.isfinite(table[[*terms, *watched, *TIMES]].to_numpy()).all()
+    assert table["lr"].tolist() == pytest.approx([0.03, 0.03])
+    scored = table[f"rank1/ir_to_vis-all-all/{rows[0]['model']}"]
+    assert np.isnan(scored[0]) and scored[1] == rows[0]["mean"]["rank1"]
+
+
+def test_a_finished_run_returns_its_result_and_touches_nothing(tiny_run, tmp_path):
+    tiny_run()
+    folder = folder_of(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    code, out, _ = tiny_run()
+    assert code == 0 and "finished before" in out and "rank-1" in out
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    code, out, _ = tiny_run("label=another_name")  # the same experiment under another name
+    assert "finished before" in out
+
+
+def test_what_is_off_is_neither_built_nor_logged(tiny_run, tmp_path):
+    assert tiny_run("variant=baseline")[0] == 0
+    folder = folder_of(tmp_path)
+    names = load_checkpoint(folder / "checkpoints" / "last.pt")["model"]
+    assert not any(name.startswith(("detail.", "classifier_detail.")) for name in names)
+    columns = pd.read_csv(folder / "metrics.csv").columns
+    assert "id_base" in columns and not {"skd", "fkl", "id_detail", "orth"} & set(columns)
+
+
+def interrupt_at(monkeypatch, call: int, error: BaseException) -> None:
+    """Raise `error` in the `call`-th step from now."""
+    original, seen = Objective.__call__, [0]
+
+    def counted(self, *arguments):
+        seen[0] += 1
+        if seen[0] == call:
+            raise error
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Objective, "__call__", counted)
+
+
+def weights_and_rows(folder: Path) -> tuple[dict, pd.DataFrame]:
+    return load_checkpoint(folder / "checkpoints" / "last.pt"), pd.read_csv(folder / "metrics.csv").drop(columns=TIMES)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_run, tmp_path, monkeypatch, step):
+    arguments = ["schedule.epochs=4", "deterministic=true"]
+    assert tiny_run(*arguments)[0] == 0
+    whole, rows = weights_and_rows(folder_of(tmp_path))
+    assert tiny_run(*arguments, "rerun=true", "dry_run=true")[0] == 0  # writes nothing
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step, KeyboardInterrupt())
+        code, out, _ = tiny_run(*arguments, "rerun=true")
+    assert code == 75 and "the same command goes on" in out
+    finished, resumed = sorted(
+        (tmp_path / "out" / "synthetic").glob("*/seed*"), key=lambda path: ".old" not in path.name
+    )
+    assert finished.name == "seed0.old1"
+    code, out, _ = tiny_run(*arguments)
+    assert code == 0 and ("going on at epoch" in out) == (step > 2)
+    again, rows_again = weights_and_rows(resumed)
+    pd.testing.assert_frame_equal(rows, rows_again)
+    for part in ("model", "averaged"):
+        assert all(torch.equal(whole[part][name], again[part][name]) for name in whole[part])
+    momenta = [state["state"] for state in (whole["optimizer"], again["optimizer"])]
+    assert all(
+        torch.equal(momenta[0][key]["momentum_buffer"], momenta[1][key]["momentum_buffer"]) for key in momenta[0]
+    )
+
+
+def test_a_nan_names_term_epoch_step_and_identities_and_keeps_the_checkpoint(tiny_run, tmp_path, monkeypatch):
+    original = Objective.__call__
+
+    def poisoned(self, embeddings, labels, progress):
+        losses = original(self, embeddings, labels, progress)
+        if progress >= 0.75:  # second epoch, second step
+            losses.values["dcorr"].fill_(float("nan"))
+        return losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objective, "__call__", poisoned)
+        code, _, err = tiny_run()
+    assert code == 1
+    assert re.search(r"dcorr is not finite at epoch 1, step 1 \(identities \d+, \d+\)", err) and err.count("\n") == 1
+    folder = folder_of(tmp_path)
+    assert load_checkpoint(folder / "checkpoints" / "last.pt")["epoch"] == 1
+    assert "Traceback" in (folder / "train.log").read_text() and "Traceback" not in err
+    assert not (folder / "result.json").exists()
+    assert tiny_run()[0] == 0, "and the run goes on when the cause is gone"
+
+
+def test_damaged_or_foreign_checkpoints_are_refused_and_kept(tiny_run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3, KeyboardInterrupt())
+        tiny_run()
+    folder = folder_of(tmp_path)
+    checkpoint = folder / "checkpoints" / "last.pt"
+    sound = checkpoint.read_bytes()
+    checkpoint.write_bytes(sound[:1000])
+    code, _, err = tiny_run()
+    assert code == 2 and "last.pt" in err and "remove it" in err and err.count("\n") == 1
+    assert checkpoint.read_bytes() == sound[:1000]
+
+    checkpoint.write_bytes(sound)
+    other = folder.with_name("seed1")
+    other.mkdir()
+    (other / "checkpoints").mkdir()
+    for name in ("last.pt", "last.pt.sha256"):
+        (other / "checkpoints" / name).write_bytes((checkpoint.parent / name).read_bytes())
+    code, _, err = tiny_run("seed=1")
+    assert code == 2 and "-seed0, this is" in err and "rerun=true" in err
+
+
+def test_a_run_of_other_images_is_refused(tiny_run, tmp_path):
+    tiny_run()
+    path = folder_of(tmp_path) / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"fingerprint": "0" * 64}))
+    code, _, err = tiny_run()
+    assert code == 2 and "belongs to other images" in err and "rerun=true" in err
+    path.write_text(json.dumps(result | {"commit": "f" * 40}))
+    code, out, _ = tiny_run()
+    assert code == 0 and (result["commit"] is None or "result is of commit ffffffff" in out)
+    path.write_text(json.dumps(result)[:-30])
+    code, _, err = tiny_run()
+    assert code == 2 and "result.json" in err
+
+
+def test_dry_run_writes_nothing_and_says_what_would_run(tiny_run, tmp_path):
+    code, out, _ = tiny_run("dry_run=true", "variant=dfe_app")
+    assert code == 0 and not list(tmp_path.iterdir())
+    assert all(part in out for part in ("starts in", "dfe_app", "2 epochs x 2 steps", "fkl x 1", "M parameters"))
+
+
+def test_evaluate_gives_the_numbers_of_the_run(tiny_run, command, tmp_path):
+    tiny_run()
+    folder = folder_of(tmp_path)
+    recorded = (folder / "result.json").read_bytes()
+    code, out, err = command("evaluate", f"run={folder}", "devices=cpu")
+    assert code == 0, err
+    (again,) = folder.glob("evaluations/*/result.json")
+    assert json.loads(again.read_text())["metrics"] == json.loads(recorded)["metrics"]
+    assert (folder / "result.json").read_bytes() == recorded
+    code, _, err = command("evaluate", f"run={folder}", "evaluation.direction=ir_to_vis", "evaluation.feature=before_bn",
+                           f"output={tmp_path}/other", "devices=cpu")  # fmt: skip
+    assert code == 0, err
+    rows = json.loads((tmp_path / "other" / "result.json").read_text())["metrics"]
+    assert [(row["model"], row["direction"], row["feature"]) for row in rows] == [
+        *(("ema", "ir_to_vis", "before_bn"), ("raw", "ir_to_vis", "before_bn")),
+    ]
+    assert rows[0]["mean"] != json.loads(recorded)["metrics"][0]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run=nowhere"], ["nowhere/config.yaml does not exist", "run="]),
+        ([], ["missing mandatory value: run"]),
+        (["run=x", "evaluation.modes=all"], ["evaluation.modes", "did you mean 'evaluation.mode'"]),
+    ],
+)
+def test_evaluate_refuses(command, arguments, parts):
+    code, _, err = command("evaluate", *arguments)
+    assert code == 2 and all(part in err for part in parts) and err.count("\n") == 1, err
+
+
+def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path):
+    tiny_run()
+    folder = folder_of(tmp_path)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("label: null", "label: ${oc.env:HOME}"))
+    code, _, err = command("evaluate", f"run={folder}", "devices=cpu")
+    assert code == 2 and "interpolation" in err and os.environ["HOME"] not in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["dataset=sysu", "dataset.root=/nowhere"], ["/nowhere", "BDLF_DATA"]),
+        (["dataset.synthetic.train_identities=1"], ["2 identities"]),
+        (["backbone=resnet10", "backbone.weights=imagenet"], ["resnet10"]),
+        (["backbone.weights=missing.pth"], ["missing.pth"]),
+        (["dfe.stage=5"], ["dfe.stage=5", "1, 2, 3, 4"]),
+        (["dfe.blocks=0"], ["blocks"]),
+        (["precision=16"], ["'16'"]),
+        (["precision=8"], ["8"]),
+        (["devices=tpu"], ["devices='tpu'", "auto, cpu, cuda"]),
+        (["schedule.epochs=0"], ["schedule.epochs=0"]),
+        (["label=a/b"], ["label='a/b'"]),
+        (["tracker.name=mlflow"], ["mlflow", "wandb, none"]),
+        (["loss.skd.form=wild"], ["wild", "stable"]),
+        (["loss.tri.weight=-1"], ["tri", "-1"]),
+        (["ema.decay=2"], ["ema.decay"]),
+        (["evaluation.feature=middle"], ["middle", "after_bn"]),
+        (["evaluation.mode=indoor"], ["mode=indoor", "synthetic"]),
+        (["+surprise=1"], ["'surprise'"]),
+        (["augment.flip=2"], ["flip"]),
+        (["image.width=0"], ["image.width"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_result(tiny_run, tmp_path, overrides, parts):
+    code, _, err = tiny_run(*overrides)
+    assert code == 2, err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert all(part in err for part in parts), err
+    assert not list(tmp_path.rglob("last.pt")) and not list(tmp_path.rglob("result.json"))
+
+
+def test_a_job_that_fails_does_not_stop_a_sweep(tiny_run, tmp_path):
+    code, out, err = tiny_run("-m", "dfe.stage=1,5,2", "schedule.epochs=1")
+    assert code == 2 and err.count("\n") == 1 and "dfe.stage=5" in err
+    assert len(list(tmp_path.glob("out/synthetic/*/seed0/result.json"))) == 2
+
+
+def test_every_way_to_say_it_works_in_a_sweep(tiny_run, tmp_path):
+    code, out, err = tiny_run("-m", "dfe/stage=stage2,stage3", "dfe/blocks=blocks4", "loss/skd=on,off", "loss.orth.weight=0.5",
+                              "variant=dfe_app", "dry_run=true")  # fmt: skip
+    assert code == 0, err
+    assert out.count("dry run") == 4 and out.count("orth x 0.5") == 0 and out.count("skd x 1") == 2
+
+
+def test_wandb_offline_and_a_broken_wandb(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    code, out, err = tiny_run("tracker=wandb", "schedule.epochs=1")
+    assert code == 0 and "W&B stopped" not in out, out
+    folder = folder_of(tmp_path)
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    assert offline.name.endswith(json.loads((folder / "result.json").read_text())["run_id"])
+
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(OSError("no route")))
+    code, out, _ = tiny_run("tracker=wandb", "schedule.epochs=1", "seed=1")
+    assert code == 0 and out.count("W&B stopped (OSError: no route)") == 1
