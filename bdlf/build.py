@@ -1,4 +1,4 @@
-"""From the configuration to the parts of a run. The only code beside the commands that sees the configuration object."""
+"""From the configuration to the parts of a run: beside the commands, the only code that sees the configuration."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def accelerator(devices: str) -> str:
 
 
 def training_rows(table: pd.DataFrame) -> np.ndarray:
-    """Rows of the listing that are trained on: SYSU-MM01's validation identities are part of training, as everywhere."""
+    """Rows of the listing that are trained on: SYSU-MM01's validation identities are part of it, as everywhere."""
     return np.flatnonzero(table["split"].isin(["train", "val"]))
 
 
@@ -150,7 +150,7 @@ def build_recipe(config: Config) -> Recipe:
 
 
 def build_optimizer(config: OptimizerConfig, model: BDLF) -> torch.optim.SGD:
-    """SGD with a rate of its own for the backbone, the heads, and the projections; `lr_scale` of a group is kept in it."""
+    """SGD with a rate of its own for backbone, heads and projections; a group keeps its factor as `lr_scale`."""
     scales = {"backbone": config.backbone_scale, "heads": 1.0, "projection": config.projection_scale}
     groups = [
         {"params": parameters, "lr_scale": scales[name], "lr": config.lr * scales[name]}

@@ -25,7 +25,7 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
 
 
 def register(schema: type, name: str) -> None:
-    """Make `schema` the typed root of `conf/<name>.yaml`, and each file of `sweeps/` an option of the group `sweeps`."""
+    """Make `schema` the typed root of `conf/<name>.yaml`, and each file of `sweeps/` an option of `sweeps`."""
     store = ConfigStore.instance()
     store.store(name="schema" if name == "config" else f"{name}_schema", node=schema)
     for file in sorted(config_folder("sweeps").glob("*.yaml")):

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """Bad input. The message is a single line that names the thing and the remedy; commands print it without a traceback."""
+    """Bad input. The message is a single line that names the thing and the remedy; commands print just that."""

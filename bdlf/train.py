@@ -127,8 +127,8 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     try:
         scored = None
         for record in fit(
-            fabric, model, network, optimizer, averaged, objective, sampler, build.build_augmentation(config), store, rows, recipe,
-            first_epoch=first_epoch,
+            fabric, model, network, optimizer, averaged, objective, sampler,
+            build.build_augmentation(config), store, rows, recipe, first_epoch=first_epoch,
         ):  # fmt: skip
             epoch = int(record["epoch"])
             seconds += record["seconds"]
@@ -220,7 +220,8 @@ def _epoch_line(record: dict[str, float], epochs: int) -> str:
     shown = ["total", "id", "tri", "skd", "corr_base", "corr_detail"]
     values = "  ".join(f"{name} {record[name]:.3f}" for name in shown if name in record)
     scores = "  ".join(f"{name} {value:.1f}" for name, value in record.items() if name.startswith("rank1/"))
-    return f"epoch {int(record['epoch']) + 1}/{epochs}  {values}  {record['images_per_second']:.0f} images/s  {scores}".rstrip()
+    speed = f"{record['images_per_second']:.0f} images/s"
+    return f"epoch {int(record['epoch']) + 1}/{epochs}  {values}  {speed}  {scores}".rstrip()
 
 
 def _peak_memory_gib(device: Any) -> float:

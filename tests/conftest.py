@@ -37,7 +37,7 @@ TINY = (
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Run a command as the shell would, in this process: `command("train", *overrides)` -> (exit code, stdout, stderr)."""
+    """A command as the shell would run it, here: `command("train", *overrides)` -> (exit code, stdout, stderr)."""
 
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         module = importlib.import_module(f"bdlf.{name}")

@@ -233,13 +233,19 @@ def test_evaluate_gives_the_numbers_of_the_run(tiny_run, command, tmp_path):
     tiny_run()
     folder = folder_of(tmp_path)
     recorded = (folder / "result.json").read_bytes()
-    code, out, err = command("evaluate", f"run={folder}", "devices=cpu")
+    code, _, err = command("evaluate", f"run={folder}", "devices=cpu")
     assert code == 0, err
     (again,) = folder.glob("evaluations/*/result.json")
     assert json.loads(again.read_text())["metrics"] == json.loads(recorded)["metrics"]
     assert (folder / "result.json").read_bytes() == recorded
-    code, _, err = command("evaluate", f"run={folder}", "evaluation.direction=ir_to_vis", "evaluation.feature=before_bn",
-                           f"output={tmp_path}/other", "devices=cpu")  # fmt: skip
+    code, _, err = command(
+        "evaluate",
+        f"run={folder}",
+        "evaluation.direction=ir_to_vis",
+        "evaluation.feature=before_bn",
+        f"output={tmp_path}/other",
+        "devices=cpu",
+    )
     assert code == 0, err
     rows = json.loads((tmp_path / "other" / "result.json").read_text())["metrics"]
     assert [(row["model"], row["direction"], row["feature"]) for row in rows] == [
@@ -304,21 +310,28 @@ def test_bad_input_is_one_line_and_leaves_no_result(tiny_run, tmp_path, override
 
 
 def test_a_job_that_fails_does_not_stop_a_sweep(tiny_run, tmp_path):
-    code, out, err = tiny_run("-m", "dfe.stage=1,5,2", "schedule.epochs=1")
+    code, _, err = tiny_run("-m", "dfe.stage=1,5,2", "schedule.epochs=1")
     assert code == 2 and err.count("\n") == 1 and "dfe.stage=5" in err
     assert len(list(tmp_path.glob("out/synthetic/*/seed0/result.json"))) == 2
 
 
 def test_every_way_to_say_it_works_in_a_sweep(tiny_run, tmp_path):
-    code, out, err = tiny_run("-m", "dfe/stage=stage2,stage3", "dfe/blocks=blocks4", "loss/skd=on,off", "loss.orth.weight=0.5",
-                              "variant=dfe_app", "dry_run=true")  # fmt: skip
+    code, out, err = tiny_run(
+        "-m",
+        "dfe/stage=stage2,stage3",
+        "dfe/blocks=blocks4",
+        "loss/skd=on,off",
+        "loss.orth.weight=0.5",
+        "variant=dfe_app",
+        "dry_run=true",
+    )
     assert code == 0, err
     assert out.count("dry run") == 4 and out.count("orth x 0.5") == 0 and out.count("skd x 1") == 2
 
 
 def test_wandb_offline_and_a_broken_wandb(tiny_run, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    code, out, err = tiny_run("tracker=wandb", "schedule.epochs=1")
+    code, out, _ = tiny_run("tracker=wandb", "schedule.epochs=1")
     assert code == 0 and "W&B stopped" not in out, out
     folder = folder_of(tmp_path)
     (offline,) = (folder / "wandb").glob("offline-run-*")

@@ -1,4 +1,4 @@
-"""A copy of a run's numbers in Weights & Biases. The run folder stays the source of truth: nothing here can stop a run."""
+"""A copy of a run's numbers in Weights & Biases. The run folder is the truth: nothing here can stop a run."""
 
 from __future__ import annotations
 

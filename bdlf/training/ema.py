@@ -12,7 +12,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def averaged_copy(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `model` whose `update_parameters(model)` moves it by the factor 1 - min(1 - 1 / (t + 1), decay), t from 0.
+    """A copy of `model` whose `update_parameters(model)` moves it by 1 - min(1 - 1 / (t + 1), decay), t from 0.
 
     The warm-up makes it the plain mean of all weights so far until 1 / (t + 1) falls below 1 - decay. BatchNorm's
     running statistics are averaged too, its integer counters copied [ours].

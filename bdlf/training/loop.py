@@ -53,8 +53,9 @@ def fit(
 ) -> Iterator[dict[str, float]]:
     """Train from `first_epoch` on and yield one record per epoch: the mean of every term, the rate, the throughput.
 
-    `model` is `network` as Fabric wrapped it. `rows[i]` is the row of `store` of the sampler's image i. All randomness derives from (seed, epoch, step), so that
-    nothing but weights, averages and momenta has to be saved for training to go on bit for bit. Raises NonFiniteError.
+    `model` is `network` as Fabric wrapped it. `rows[i]` is the row of `store` of the sampler's image i. All randomness
+    derives from (seed, epoch, step), so that nothing but weights, averages and momenta has to be saved for training to
+    go on bit for bit. Raises NonFiniteError.
     """
     labels_of = torch.from_numpy(sampler.labels)
     steps = sampler.steps_per_epoch
@@ -118,6 +119,6 @@ def _require_finite(name: str | None, epoch: int, step: int, sampler: IdentitySa
     if name is not None:
         identities = ", ".join(str(pid) for pid in np.unique(sampler.pids[sampler.labels[batch]]))
         raise NonFiniteError(
-            f"{name} is not finite at epoch {epoch}, step {step} (identities {identities}); the last checkpoint is kept. "
-            "A lower optimizer.lr, optimizer.clip=10 or equations=stable may help"
+            f"{name} is not finite at epoch {epoch}, step {step} (identities {identities}); "
+            "the last checkpoint is kept. A lower optimizer.lr, optimizer.clip=10 or equations=stable may help"
         )
