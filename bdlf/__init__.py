@@ -1,1 +1,1 @@
-
+"""Base-Detail Feature Learning for visible-infrared person re-identification, as a framework for ablation sweeps."""

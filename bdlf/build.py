@@ -78,6 +78,7 @@ def training_rows(table: pd.DataFrame) -> np.ndarray:
 
 
 def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
+    """Batches of the training rows, by the seed of the run."""
     chosen = table.iloc[training_rows(table)]
     return IdentitySampler(
         chosen["pid"].to_numpy(),
@@ -103,6 +104,7 @@ def build_store(config: Config, table: pd.DataFrame) -> np.ndarray:
 
 
 def build_augmentation(config: Config) -> Augmentation:
+    """Of the training images; evaluation sees them as they are."""
     return Augmentation(**dataclasses.asdict(config.augment))
 
 
@@ -122,6 +124,7 @@ def build_settings(config: Config, table: pd.DataFrame) -> list[Setting]:
 
 
 def build_objective(config: Config) -> Objective:
+    """The terms that are on, with their weights and options."""
     weights = active_weights(config.loss, config.dfe)
     terms = terms_in(config.loss)
     options = {}
@@ -132,6 +135,7 @@ def build_objective(config: Config) -> Objective:
 
 
 def build_recipe(config: Config) -> Recipe:
+    """What the loop needs beside the objects it drives; an impossible schedule is refused here."""
     schedule = config.schedule
     check_schedule(
         epochs=schedule.epochs,

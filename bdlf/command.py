@@ -109,6 +109,7 @@ def explain(error: Exception, schema: type) -> str:
 
 
 def unknown_key(key: str, schema: type) -> str:
+    """One line that names the key, the nearest known one, and those beside it."""
     node: Any = OmegaConf.structured(schema)
     known_path: list[str] = []
     for part in key.split("."):

@@ -30,6 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -65,7 +65,7 @@ def open_store(
         raise InputError("a store needs either the dataset's root or a function that renders the listing")
 
     name = listing.attrs["name"]
-    key = hashlib.sha256(f"{VERSION} {name} {height} {width} lanczos {stamp}".encode()).hexdigest()
+    key = hashlib.sha256(f"{VERSION} {height} {width} lanczos {stamp}".encode()).hexdigest()
     shape = (len(listing), height, width, 3)
     file = Path(cache_dir) / f"{name}-{height}x{width}-{key[:16]}.npy"
     store = _open(file, shape, key)

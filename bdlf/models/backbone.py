@@ -88,12 +88,11 @@ class Backbone(nn.Module):
         return intermediate
 
     def pool(self, maps: Float[Tensor, "rows wide h w"]) -> Float[Tensor, "rows wide"]:
-        """Pooled features (rows, C), computed in float32 (or float64) also under autocast."""
-        with torch.autocast(maps.device.type, enabled=False):
-            maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-            if self.pooling == "avg":
-                return maps.mean((2, 3))
-            return maps.clamp(min=SMALLEST).pow(self.gem_p).mean((2, 3)).pow(1 / self.gem_p)
+        """Pooled features (rows, C), computed in float32 or better."""
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        if self.pooling == "avg":
+            return maps.mean((2, 3))
+        return maps.clamp(min=SMALLEST).pow(self.gem_p).mean((2, 3)).pow(1 / self.gem_p)
 
     def forward(self, images: Float[Tensor, "rows 3 height width"]) -> Float[Tensor, "rows wide"]:
         """Images to pooled features, all that inference evaluates before the BN-neck."""

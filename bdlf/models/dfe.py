@@ -47,10 +47,18 @@ class InvertedResidual(nn.Module):
             nn.init.zeros_(self.project.weight)
 
     def forward(self, maps: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows channels h w"]:
-        padding = "reflect" if min(maps.shape[2:]) >= 2 else "replicate"
-        hidden = F.pad(F.relu6(self.expand(maps)), (1, 1, 1, 1), mode=padding)
+        hidden = _padded(F.relu6(self.expand(maps)))
         out: Tensor = self.project(F.relu6(self.depthwise(hidden)))
         return out
+
+
+def _padded(maps: Tensor) -> Tensor:
+    """One more position on each side. Not `F.pad`: its gradient on CUDA has no deterministic form in these modes."""
+    inset = 1 if min(maps.shape[2:]) >= 2 else 0  # reflect, or replicate
+    for dim in (2, 3):
+        last = maps.shape[dim] - 1
+        maps = torch.cat([maps.narrow(dim, inset, 1), maps, maps.narrow(dim, last - inset, 1)], dim)
+    return maps
 
 
 class InvertibleBlock(nn.Module):

@@ -1,1 +1,1 @@
-
+"""The run folder: identity, record, logs, tracker."""

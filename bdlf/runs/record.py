@@ -100,6 +100,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str | None]:
+    """Of Python and of what the figures depend on; None for a package that is run without being installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,1 +1,1 @@
-
+"""Training: loop, schedule, averaged model, checkpoint."""

@@ -19,6 +19,7 @@ def rate_factor(epoch: int, *, warmup_epochs: int, milestones: Sequence[int]) ->
 
 
 def check_schedule(*, epochs: int, warmup_epochs: int, milestones: Sequence[int], steps_per_epoch: int | None) -> None:
+    """Raise InputError, naming the key, for a schedule that cannot be run."""
     if epochs < 1:
         raise InputError(f"schedule.epochs={epochs}: at least 1 is needed")
     if warmup_epochs < 0:

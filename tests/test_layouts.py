@@ -1,0 +1,134 @@
+"""Files in each real layout, written by `synthesize`: trained on for an epoch, scored in every mode and direction."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+SCORED = {
+    "sysu": [("ir_to_vis", "all", 1, "agw", None, 10), ("ir_to_vis", "indoor", 1, "agw", None, 10)],
+    "regdb": [("ir_to_vis", None, None, "all", None, 1), ("vis_to_ir", None, None, "all", None, 1)],
+    "llcm": [("ir_to_vis", None, 1, "agw", "paper", 10), ("vis_to_ir", None, 1, "agw", "paper", 10)],
+}
+SMALL = [
+    *("backbone=resnet10", "image.height=32", "image.width=16", "batch.identities=2", "batch.images=2", "dfe.blocks=1"),
+    *("schedule.epochs=1", "optimizer.lr=0.01", "tracker=none", "devices=cpu", "threads=1"),
+]
+
+
+@pytest.fixture
+def on_files(command, tmp_path):
+    def run(layout: str, *overrides: str) -> tuple[int, str, str]:
+        root = tmp_path / f"camera 3 {layout}"
+        if not root.exists():
+            size = ["identities=12", "images=3", "height=48", "width=24"]
+            code, out, err = command("synthesize", f"layout={layout}", f"root='{root}'", *size)
+            assert code == 0, err
+            assert "(synthetic)" in out and (root / "synthetic.json").is_file()
+        where = [
+            f"dataset={layout}",
+            f"dataset.root='{root}'",
+            f"output={tmp_path}/out",
+            f"data.cache_dir={tmp_path}/cache",
+        ]
+        return command("train", *where, *SMALL, *overrides)
+
+    return run
+
+
+@pytest.mark.parametrize("layout", SCORED)
+def test_an_epoch_on_each_layout(on_files, tmp_path, layout):
+    code, _, err = on_files(layout)
+    assert code == 0, err
+    (path,) = tmp_path.glob(f"out/{layout}/*/seed0/result.json")
+    result = json.loads(path.read_text())
+    assert result["dataset"] == f"{layout} (synthetic)"
+    keys = ("direction", "mode", "shots", "gallery", "reading")
+    rows = [(*(row[key] for key in keys), len(row["trials"])) for row in result["metrics"] if row["model"] == "ema"]
+    assert sorted(rows, key=str) == sorted(SCORED[layout], key=str)
+    for row in result["metrics"]:
+        assert row["dataset"] == f"{layout} (synthetic)" and row["split"] == (1 if layout == "regdb" else None)
+        trials = [trial["rank1"] for trial in row["trials"]]
+        assert row["mean"]["rank1"] == pytest.approx(np.mean(trials))
+        if len(trials) > 1:
+            assert row["std"]["rank1"] == pytest.approx(np.std(trials, ddof=1))
+        else:
+            assert row["std"] is None
+
+
+def test_splits_of_regdb_are_runs_of_their_own(on_files, tmp_path):
+    assert on_files("regdb", "dataset.split=2")[0] == on_files("regdb", "dataset.split=3")[0] == 0
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("out/regdb/*/seed0/result.json")]
+    assert sorted(result["metrics"][0]["split"] for result in results) == [2, 3]
+    assert len({result["fingerprint"] for result in results}) == 2
+    code, _, err = on_files("regdb", "dataset.split=11")
+    assert code == 2 and "11" in err and err.count("\n") == 1
+
+
+def _text_named_jpg(root):
+    next(root.rglob("*.jpg")).write_text("no image")
+
+
+def _truncated(root):
+    file = next(root.rglob("*.jpg"))
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def _camera_gone(root):
+    shutil.rmtree(root / "cam5")
+
+
+def _split_file_gone(root):
+    (root / "exp" / "test_id.txt").unlink()
+
+
+def _split_file_wrong(root):
+    (root / "exp" / "train_id.txt").write_text("1,2,three\n")
+
+
+def _identity_without_infrared(root):
+    first = (root / "exp" / "train_id.txt").read_text().split(",")[0]
+    for camera in ("cam3", "cam6"):
+        shutil.rmtree(root / camera / f"{int(first):04d}", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (_text_named_jpg, [".jpg"]),
+        (_truncated, [".jpg"]),
+        (_camera_gone, ["cam5"]),
+        (_split_file_gone, ["test_id.txt"]),
+        (_split_file_wrong, ["train_id.txt", "three"]),
+        (_identity_without_infrared, ["infrared"]),
+    ],
+)
+def test_damaged_trees_are_one_line_that_names_the_file(on_files, tmp_path, damage, parts):
+    assert on_files("sysu", "dry_run=true")[0] == 0
+    damage(tmp_path / "camera 3 sysu")
+    code, _, err = on_files("sysu")
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert all(part in err for part in parts), err
+    assert not list(tmp_path.rglob("last.pt")) and not list(tmp_path.glob("cache/*.npy"))
+
+
+def test_too_few_identities_for_a_batch(on_files):
+    code, _, err = on_files("regdb", "batch.identities=50")
+    assert code == 2 and "50 identities" in err and err.count("\n") == 1
+
+
+def test_synthesize_refuses(command, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep me")
+    for arguments, part in {
+        ("layout=market", f"root={tmp_path}/x"): "market",
+        ("layout=regdb", f"root={tmp_path}/mine"): "mine",
+        ("layout=regdb",): "root",
+        ("layout=regdb", f"root={tmp_path}/x", "identities=1"): "identities=1",
+    }.items():
+        code, _, err = command("synthesize", *arguments)
+        assert code == 2 and part in err and err.count("\n") == 1, err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "keep me" and not (tmp_path / "x").exists()

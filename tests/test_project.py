@@ -1,0 +1,167 @@
+"""The project as a whole: floors, documentation, README, wheel."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "bdlf"
+FLOORS = {
+    "errors": -1,
+    **dict.fromkeys(["files", "config"], 0),
+    **dict.fromkeys(["models", "losses", "data", "command"], 1),
+    **dict.fromkeys(["objective", "evaluation"], 2),
+    "training": 3,
+    "runs": 4,
+    "build": 5,
+    **dict.fromkeys(["train", "evaluate", "synthesize"], 6),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    own = parts[0]
+    if own == "__init__":
+        return
+    assert own in FLOORS, f"{own} has no floor"
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            names = [f"bdlf.{alias.name}" for alias in node.names] if node.module == "bdlf" else [node.module or ""]
+        for name in names:
+            if name.startswith("bdlf."):
+                assert room(name) == own or FLOORS[room(name)] < FLOORS[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("name", ["config", "command", "errors", "files", "train", "evaluate", "synthesize"])
+def test_commands_start_without_torch(name):
+    """`--help` and a typo must answer at once."""
+    code = f"import bdlf.{name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def public_objects():
+    for file in FILES:
+        name = ".".join(("bdlf", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        module = import_module(name)
+        yield name, module
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or getattr(value, "__module__", None) != name:
+                continue
+            if inspect.isclass(value) or inspect.isfunction(value):
+                yield f"{name}.{attribute}", value
+
+
+def test_everything_public_is_documented():
+    undocumented = [
+        name
+        for name, value in public_objects()
+        if not inspect.getdoc(value) and name != "bdlf" and not name.startswith("bdlf.config.")
+    ]
+    assert not undocumented, undocumented
+
+
+def test_docstrings_name_only_arguments_that_exist():
+    """`name` at the start of a docstring's list item is a parameter or a public attribute."""
+    wrong = []
+    for name, value in public_objects():
+        if (
+            inspect.ismodule(value)
+            or name.startswith("bdlf.config.")
+            or (inspect.isclass(value) and issubclass(value, Exception))
+        ):
+            continue
+        known = set(inspect.signature(value).parameters) | set(dir(value)) | set(getattr(value, "__annotations__", {}))
+        items = re.findall(r"^ *- ((?:`\w+`(?:, | and )?)+)(?: \[|:| [a-z])", inspect.getdoc(value) or "", re.MULTILINE)
+        for item in re.findall(r"`(\w+)`", " ".join(items)):
+            if item not in known and name not in OF_OTHERS:
+                wrong.append(f"{name}: {item}")
+    assert not wrong
+
+
+OF_OTHERS = ("bdlf.objective.correlations", "bdlf.models.dfe.DetailExtractor")
+"""Their lists name what is returned, and fields of the options."""
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + "\n"
+COMMANDS = sorted(
+    {
+        (match[1], match[2].split("#")[0].strip())
+        for line in [*BLOCKS.splitlines(), *re.findall(r"`([^`\n]+)`", README)]
+        if (match := re.search(r"python -m bdlf\.(\w+)(.*)", line)) and "RUN_FOLDER" not in line and "$(" not in line
+    }
+)
+
+
+def test_the_readme_has_its_commands():
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize(("name", "arguments"), COMMANDS)
+def test_commands_of_the_readme_compose(command, name, arguments):
+    words = [word for word in shlex.split(arguments) if word not in ("-m", "--help")]
+    primary = [re.sub(r",.*", "", word) for word in words]
+    code, out, err = command(name, "--help", *primary)
+    assert code == 0, err
+    examples = out.rstrip().splitlines()[-3:]
+    assert all(re.match(rf"  python -m bdlf\.{name}\b", line) for line in examples), "--help ends in three examples"
+
+
+def test_readme_first_screen_has_the_two_commands():
+    first = README[:2500]
+    assert re.search(r"pip install [^&\n]*&& .venv/bin/python -m bdlf\.train\n", first)
+    assert re.search(r"pip install [^&\n]*test[^&\n]*&& .venv/bin/python -m pytest\n", first)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = target.glob("*.whl")
+    return file
+
+
+def test_the_wheel_runs_from_another_folder(wheel, tmp_path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    inside = {
+        "bdlf/" + path.relative_to(ROOT).as_posix()
+        for folder in ("conf", "sweeps")
+        for path in (ROOT / folder).rglob("*.yaml")
+    }
+    assert inside <= names and "bdlf/py.typed" in names
+    assert not any(name.startswith(("tests/", "conf/", "notebooks/")) for name in names)
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
+    (tmp_path / "work").mkdir()
+    code = (
+        "import bdlf, runpy, sys; print(bdlf.__file__); sys.argv = ['train', 'sweeps=table2', '--cfg', 'job']; "
+        "runpy.run_module('bdlf.train', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "work",
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "site")) and "sweep: table2" in done.stdout
+    assert not list((tmp_path / "work").iterdir())
