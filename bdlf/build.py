@@ -24,7 +24,7 @@ from bdlf.data.store import open_store
 from bdlf.data.synthetic_drawing import render
 from bdlf.errors import InputError
 from bdlf.evaluation import Scores, Setting, extract, score, settings
-from bdlf.models import BDLF, Backbone, BegOptions, DetailOptions
+from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.objective import Objective
 from bdlf.runs.record import metrics_row
 from bdlf.training.loop import Recipe
@@ -32,6 +32,7 @@ from bdlf.training.schedule import check_schedule
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
+_THREADS = torch.get_num_threads()  # PyTorch's choice, which the jobs of a sweep share
 
 
 def build_listing(config: DatasetConfig) -> pd.DataFrame:
@@ -51,12 +52,13 @@ def build_fabric(config: Config) -> Fabric:
     """The device and arithmetic of the run; also sets threads and determinism of this process."""
     if config.precision not in PRECISIONS:
         raise InputError(f"precision='{config.precision}' is not known; known: {', '.join(PRECISIONS)}")
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(config.threads or _THREADS)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism needs, before CUDA starts
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 32-true means float32
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     precision = cast(Literal["32-true", "bf16-mixed"], config.precision)
     return Fabric(accelerator=accelerator(config.devices), devices=1, precision=precision)
 
@@ -134,15 +136,39 @@ def build_objective(config: Config) -> Objective:
     return Objective(weights, options=options, ramp=config.loss.ramp)
 
 
-def build_recipe(config: Config) -> Recipe:
-    """What the loop needs beside the objects it drives; an impossible schedule is refused here."""
-    schedule = config.schedule
+def check_values(config: Config) -> None:
+    """Raise InputError, naming the key, for a number or name that would fail only later, or not at all."""
+    at_least = [
+        ("seed", config.seed, 0),
+        ("threads", config.threads, 1),
+        ("evaluation.batch", config.evaluation.batch, 1),
+        ("evaluation.every", config.evaluation.every, 1),
+        ("batch.identities", config.batch.identities, 2),
+        ("batch.images", config.batch.images, 1),
+    ]
+    for key, value, least in at_least:
+        if value is not None and value < least:
+            raise InputError(f"{key}={value}: {least} or more is needed")
+    rates = config.optimizer
+    if not rates.lr > 0:
+        raise InputError(f"optimizer.lr={rates.lr}: a number above 0 is needed")
+    if rates.clip is not None and not rates.clip > 0:
+        raise InputError(f"optimizer.clip={rates.clip}: a number above 0 is needed, or null for no clipping")
+    if not 0 <= rates.momentum < 1 or (rates.nesterov and rates.momentum == 0):
+        raise InputError(f"optimizer.momentum={rates.momentum}: a number in (0, 1) is needed, 0 with nesterov=false")
+    if config.evaluation.feature not in EMBEDDED:
+        raise InputError(f"evaluation.feature='{config.evaluation.feature}' is not known; known: {', '.join(EMBEDDED)}")
     check_schedule(
-        epochs=schedule.epochs,
-        warmup_epochs=schedule.warmup_epochs,
-        milestones=schedule.milestones,
-        steps_per_epoch=schedule.steps_per_epoch,
+        epochs=config.schedule.epochs,
+        warmup_epochs=config.schedule.warmup_epochs,
+        milestones=config.schedule.milestones,
+        steps_per_epoch=config.schedule.steps_per_epoch,
     )
+
+
+def build_recipe(config: Config) -> Recipe:
+    """What the loop needs beside the objects it drives."""
+    schedule = config.schedule
     return Recipe(
         epochs=schedule.epochs,
         lr=config.optimizer.lr,
@@ -205,8 +231,12 @@ def score_models(
     device: torch.device,
     dataset: str,
     epoch: int,
+    selection: str,
 ) -> tuple[list[dict[str, Any]], list[Scores]]:
-    """Rows of `metrics` and their scores, model by model; each test image is embedded once per model."""
+    """Rows of `metrics` and their scores, model by model; each test image is embedded once per model.
+
+    `epoch` (from 0) is the models', `selection` how it was chosen.
+    """
     test = np.unique(np.concatenate([rows for setting in chosen for trial in setting.trials for rows in trial]))
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
@@ -228,7 +258,7 @@ def score_models(
                     flip=config.evaluation.flip,
                     model=name,
                     epoch=epoch,
-                    selection="last_epoch",
+                    selection=selection,
                 )
             )
     return rows, scores

@@ -42,6 +42,8 @@ def run_command(name: str, schema: type, task: Callable[[Any], int], about: str)
 
     def job(composed: DictConfig) -> int:
         codes.append(_run_job(composed, schema, task))
+        if codes[-1] == INTERRUPTED:
+            sys.exit(INTERRUPTED)  # the rest of a sweep too
         return codes[-1]
 
     register(schema, name)
@@ -53,6 +55,9 @@ def run_command(name: str, schema: type, task: Callable[[Any], int], about: str)
         hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name=name)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, schema)}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    except OSError as error:  # Hydra cannot write where a sweep's output goes
+        print(f"error: {_one_line(str(error))}; choose another output=", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(STOPPED)

@@ -253,14 +253,23 @@ class Rescore:
 
 
 @dataclass
+class Place:
+    """Where the dataset lies now; null: where the run found it."""
+
+    root: str | None = None
+
+
+@dataclass
 class EvaluateConfig:
     """`python -m bdlf.evaluate`."""
 
     run: str = MISSING  # a run folder
     output: str | None = None  # null: <run>/evaluations/<hash8>
-    root: str | None = None  # where the dataset lies now; null: where the run found it
+    dataset: Place = field(default_factory=Place)
+    data: Data = field(default_factory=Data)
     evaluation: Rescore = field(default_factory=Rescore)
     devices: str = "auto"
+    threads: int | None = None
     debug: bool = False
 
 

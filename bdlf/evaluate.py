@@ -24,8 +24,9 @@ def evaluate(config: EvaluateConfig) -> int:
     """Returns the exit code."""
     from bdlf import build
     from bdlf.data import fingerprint
+    from bdlf.errors import InputError
     from bdlf.runs.folder import RunFolder, read_config
-    from bdlf.runs.identity import run_id
+    from bdlf.runs.identity import run_label
     from bdlf.runs.logs import show_on_screen
     from bdlf.runs.record import write_per_query, write_result
     from bdlf.runs.table import show_result
@@ -35,50 +36,55 @@ def evaluate(config: EvaluateConfig) -> int:
     show_on_screen()
     folder = RunFolder(Path(config.run))
     run = read_config(folder.config)
-    identity = run_id(run)
-    run.dataset.root = config.root or run.dataset.root
-    run.devices = config.devices
+    state = load_checkpoint(folder.checkpoint)
     changes = {name: value for name, value in dataclasses.asdict(config.evaluation).items() if value is not None}
     run.evaluation = dataclasses.replace(run.evaluation, **changes)
+    run.dataset.root = config.dataset.root or run.dataset.root
+    run.data, run.devices, run.threads = config.data, config.devices, config.threads
+    build.check_values(run)
 
     listing = build.build_listing(run.dataset)
     digest = fingerprint(listing, run.dataset.root)
-    sampler = build.build_sampler(run, listing)
+    folder.require_fingerprint(state["fingerprint"], digest)
     settings = build.build_settings(run, listing)
     fabric = build.build_fabric(run)
-    network = build.build_model(run, len(sampler.pids), build.build_objective(run), weights="none")
+    identities = len(build.build_sampler(run, listing).pids)
+    network = build.build_model(run, identities, build.build_objective(run), weights="none")
     averaged = averaged_copy(network, run.ema.decay) if run.ema.enabled else None
-
-    state = load_checkpoint(folder.checkpoint)
-    folder.require_same_run(state["run_id"], identity)
-    folder.require_fingerprint(state["fingerprint"], digest)
-    network.load_state_dict(state["model"])
-    if averaged is not None:
-        averaged.load_state_dict(state["averaged"])
+    try:
+        network.load_state_dict(state["model"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"{folder.checkpoint} is not of the configuration in {folder.config}; restore both") from error
     models = build.models_to_score(network, averaged)
     for model in models.values():
         model.to(fabric.device)
 
     store = build.build_store(run, listing)
     dataset = build.dataset_name(run.dataset)
-    rows, scores = build.score_models(run, models, store, listing, settings, fabric.device, dataset, state["epoch"] - 1)
-    chosen = json.dumps(dataclasses.asdict(run.evaluation), sort_keys=True)
-    output = (
-        Path(config.output)
-        if config.output
-        else folder.path / "evaluations" / hashlib.sha256(chosen.encode()).hexdigest()[:8]
+    selection = "last_epoch" if state["epoch"] == run.schedule.epochs else "unfinished"
+    rows, scores = build.score_models(
+        run, models, store, listing, settings, fabric.device, dataset, state["epoch"] - 1, selection
     )
+    protocol = {
+        key: value for key, value in dataclasses.asdict(run.evaluation).items() if key not in ("batch", "every")
+    }
+    name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+    output = Path(config.output) if config.output else folder.path / "evaluations" / name
     write_per_query(output / "per_query.npz", scores)
     result = write_result(
         output / "result.json",
         metrics=rows,
-        run_id=identity,
-        label=folder.path.absolute().parent.name.rpartition("-")[0],
+        run_id=state["run_id"],
+        label=run_label(run),
         dataset=dataset,
         fingerprint=digest,
         seed=run.seed,
-        selection="last_epoch",
+        variant=run.variant,
+        selection=selection,
         epochs=run.schedule.epochs,
+        device=build.device_name(fabric.device),
     )
     show_result(result)
     log.info("written to %s", output / "result.json")

@@ -37,6 +37,7 @@ def train(config: Config) -> int:
     from bdlf.runs.table import show_result
 
     show_on_screen()
+    build.check_values(config)
     folder = RunFolder(run_path(config))
     listing = build.build_listing(config.dataset)
     facts: dict[str, Any] = {
@@ -48,7 +49,7 @@ def train(config: Config) -> int:
     }
     if config.rerun and not config.dry_run:
         folder.move_aside()
-    if result := folder.finished(facts["fingerprint"]):
+    if result := folder.finished(facts["run_id"], facts["fingerprint"]):
         log.info("finished before: %s", folder.path)
         show_result(result)
         return DONE
@@ -74,7 +75,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     from bdlf.evaluation import Scores
     from bdlf.files import write_text
     from bdlf.runs.metrics_log import MetricsLog
-    from bdlf.runs.record import metric_columns, metric_values, write_per_query, write_result
+    from bdlf.runs.record import metric_columns, metric_values, source_state, write_per_query, write_result
     from bdlf.runs.tracker import Tracker
     from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
     from bdlf.training.ema import averaged_copy
@@ -83,37 +84,36 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     # Parts
     fabric = build.build_fabric(config)
     torch.manual_seed(config.seed)
+    resumed = folder.checkpoint.is_file()
     sampler = build.build_sampler(config, listing)
     settings = build.build_settings(config, listing)
     objective = build.build_objective(config)
-    network = build.build_model(config, len(sampler.pids), objective)
+    network = build.build_model(config, len(sampler.pids), objective, weights="none" if resumed else None)
     optimizer = build.build_optimizer(config.optimizer, network)
     model, optimizer = fabric.setup(network, optimizer)
     averaged = averaged_copy(network, config.ema.decay) if config.ema.enabled else None
+    models = build.models_to_score(network, averaged)
     recipe = build.build_recipe(config)
+    augmentation = build.build_augmentation(config)
     store = build.build_store(config, listing)
     rows = build.training_rows(listing)
 
     # Where an earlier process stopped
     parts = {"model": network, "optimizer": optimizer, **({"averaged": averaged} if averaged is not None else {})}
     first_epoch, seconds = 0, 0.0
-    if folder.checkpoint.is_file():
+    if resumed:
         state = load_checkpoint(folder.checkpoint, device=fabric.device)
+        folder.require_same_run(folder.checkpoint, state["run_id"], facts["run_id"])
         folder.require_fingerprint(state["fingerprint"], facts["fingerprint"])
-        folder.require_same_run(state["run_id"], facts["run_id"])
+        folder.warn_of_commit(state["commit"])
         for name, part in parts.items():
             part.load_state_dict(state[name])
         first_epoch, seconds = state["epoch"], state["seconds"]
         log.info("going on at epoch %d of %d", first_epoch + 1, config.schedule.epochs)
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-    def evaluate(epoch: int) -> tuple[list[dict[str, Any]], list[Scores]]:
-        return build.score_models(config, models, store, listing, settings, fabric.device, facts["dataset"], epoch)
-
-    # Train, an epoch at a time
-    models = build.models_to_score(network, averaged)
-    columns = metric_columns(objective.terms, settings, list(models))
-    metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
+    metrics = MetricsLog(
+        folder.metrics, metric_columns(objective.terms, settings, list(models)), keep_epochs=first_epoch
+    )
     tracker = Tracker(
         config.tracker.name,
         folder=folder.path,
@@ -123,63 +123,65 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
         project=config.tracker.project,
         entity=config.tracker.entity,
     )
-    finished = False
+    scored: tuple[list[dict[str, Any]], list[Scores]] | None = None
+
+    def score_if_due(epoch: int) -> None:
+        nonlocal scored
+        every = config.evaluation.every
+        if epoch + 1 == config.schedule.epochs or (every and (epoch + 1) % every == 0):
+            scored = build.score_models(
+                config, models, store, listing, settings, fabric.device, facts["dataset"], epoch, "last_epoch"
+            )
+            metrics.amend(metric_values(scored[0]))
+
     try:
-        scored = None
+        # Train: an epoch, its row and its checkpoint, then its scores. What a kill left unscored is scored first.
+        if first_epoch:
+            score_if_due(first_epoch - 1)
         for record in fit(
-            fabric, model, network, optimizer, averaged, objective, sampler,
-            build.build_augmentation(config), store, rows, recipe, first_epoch=first_epoch,
+            fabric, model, network, optimizer, averaged, objective, sampler, augmentation, store, rows, recipe,
+            first_epoch=first_epoch,
         ):  # fmt: skip
             epoch = int(record["epoch"])
             seconds += record["seconds"]
-            record["memory_gib"] = _peak_memory_gib(fabric.device)
-            last = epoch + 1 == config.schedule.epochs
-            if last or (config.evaluation.every and (epoch + 1) % config.evaluation.every == 0):
-                scored = evaluate(epoch)
-                record |= metric_values(scored[0])
-            metrics.append(record)
-            tracker.epoch(record)
-            log.info("%s", _epoch_line(record, config.schedule.epochs))
+            metrics.append({**record, "memory_gib": _peak_memory_gib(fabric.device)})
             states = {name: part.state_dict() for name, part in parts.items()}
-            save_checkpoint(
-                folder.checkpoint,
-                {
-                    **states,
-                    "epoch": epoch + 1,
-                    "seconds": seconds,
-                    "run_id": facts["run_id"],
-                    "fingerprint": facts["fingerprint"],
-                },
-            )
+            identity = {
+                "run_id": facts["run_id"],
+                "fingerprint": facts["fingerprint"],
+                "commit": source_state()["commit"],
+            }
+            save_checkpoint(folder.checkpoint, {**states, **identity, "epoch": epoch + 1, "seconds": seconds})
+            score_if_due(epoch)
+            tracker.epoch(metrics.rows[-1])
+            log.info("%s", _epoch_line(metrics.rows[-1], config.schedule.epochs))
 
-        # Score and record
-        rows_scored, scores = scored or evaluate(config.schedule.epochs - 1)
+        # Record
+        assert scored is not None  # the last epoch is always due
+        result_rows, scores = scored
         write_per_query(folder.per_query, scores)
+        images = config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images
         result = write_result(
             folder.result,
-            metrics=rows_scored,
+            metrics=result_rows,
             **facts,
             variant=config.variant,
             selection="last_epoch",
             epochs=config.schedule.epochs,
             steps_per_epoch=sampler.steps_per_epoch,
             train_seconds=seconds,
-            images_per_second=config.schedule.epochs
-            * sampler.steps_per_epoch
-            * 2
-            * config.batch.identities
-            * config.batch.images
-            / seconds,
+            images_per_second=images / seconds,
             peak_memory_gib=_peak_memory_gib(fabric.device),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=build.device_name(fabric.device),
             precision=config.precision,
         )
-        tracker.result(metric_values(rows_scored))
-        finished = True
-        return result
-    finally:
-        tracker.close(failed=not finished)
+        tracker.result(metric_values(result_rows))
+    except BaseException:
+        tracker.close(failed=True)
+        raise
+    tracker.close()
+    return result
 
 
 def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
@@ -216,7 +218,7 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     return DONE
 
 
-def _epoch_line(record: dict[str, float], epochs: int) -> str:
+def _epoch_line(record: dict[str, Any], epochs: int) -> str:
     shown = ["total", "id", "tri", "skd", "corr_base", "corr_detail"]
     values = "  ".join(f"{name} {record[name]:.3f}" for name in shown if name in record)
     scores = "  ".join(f"{name} {value:.1f}" for name, value in record.items() if name.startswith("rank1/"))

@@ -8,6 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
+from bdlf.data import listing
+from bdlf.data.synthetic_layouts import write_layout
+
 SCORED = {
     "sysu": [("ir_to_vis", "all", 1, "agw", None, 10), ("ir_to_vis", "indoor", 1, "agw", None, 10)],
     "regdb": [("ir_to_vis", None, None, "all", None, 1), ("vis_to_ir", None, None, "all", None, 1)],
@@ -132,3 +135,11 @@ def test_synthesize_refuses(command, tmp_path):
         code, _, err = command("synthesize", *arguments)
         assert code == 2 and part in err and err.count("\n") == 1, err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "keep me" and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("layout", SCORED)
+def test_the_smallest_tree_is_read_back(tmp_path, layout):
+    for seed in range(4):
+        write_layout(layout, tmp_path / str(seed), seed=seed, identities=4, images=1, height=16, width=8)
+        table = listing(layout, tmp_path / str(seed))
+        assert set(table["split"]) >= {"train", "test"} and set(table["modality"]) == {"vis", "ir"}

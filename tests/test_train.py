@@ -15,7 +15,7 @@ import torch
 from bdlf.objective import Objective
 from bdlf.runs.folder import read_config
 from bdlf.runs.identity import run_id
-from bdlf.training.checkpoint import load_checkpoint
+from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
 
 KEYS = [
     "dataset",
@@ -208,6 +208,43 @@ def test_damaged_or_foreign_checkpoints_are_refused_and_kept(tiny_run, tmp_path,
     assert code == 2 and "-seed0, this is" in err and "rerun=true" in err
 
 
+def test_what_scoring_breaks_is_scored_on_the_next_call(tiny_run, tmp_path, monkeypatch):
+    from bdlf import build
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "score_models", lambda *_: (_ for _ in ()).throw(MemoryError("too little")))
+        code, _, err = tiny_run()
+    assert code == 1 and "too little" in err
+    folder = folder_of(tmp_path)
+    assert load_checkpoint(folder / "checkpoints" / "last.pt")["epoch"] == 2, "the training is not lost"
+    code, out, _ = tiny_run()
+    assert code == 0 and "epoch 2/2" not in out
+    row = json.loads((folder / "result.json").read_text())["metrics"][0]
+    assert pd.read_csv(folder / "metrics.csv")["mAP/ir_to_vis-all-all/ema"].iloc[-1] == row["mean"]["mAP"]
+
+
+def test_averaged_and_raw_are_not_mixed_up(tiny_run, command, tmp_path):
+    """With a decay near 1 and few steps, the average is the mean of all weights; at decay 0 it is the raw model."""
+    tiny_run("ema.decay=0.0")
+    rows = json.loads((folder_of(tmp_path) / "result.json").read_text())["metrics"]
+    assert [row["mean"] for row in rows[:2]] == [row["mean"] for row in rows[2:]]
+    checkpoint = folder_of(tmp_path) / "checkpoints" / "last.pt"
+    state = load_checkpoint(checkpoint)
+    state["averaged"]["module.backbone.resnet.conv1.weight"].zero_()
+    del state["schema"]
+    save_checkpoint(checkpoint, state)
+    command(
+        "evaluate",
+        f"run={folder_of(tmp_path)}",
+        "devices=cpu",
+        f"data.cache_dir={tmp_path}/cache",
+        f"output={tmp_path}/e",
+    )
+    again = json.loads((tmp_path / "e" / "result.json").read_text())["metrics"]
+    assert [row["mean"] for row in again[2:]] == [row["mean"] for row in rows[2:]]
+    assert [row["mean"] for row in again[:2]] != [row["mean"] for row in rows[:2]]
+
+
 def test_a_run_of_other_images_is_refused(tiny_run, tmp_path):
     tiny_run()
     path = folder_of(tmp_path) / "result.json"
@@ -217,7 +254,10 @@ def test_a_run_of_other_images_is_refused(tiny_run, tmp_path):
     assert code == 2 and "belongs to other images" in err and "rerun=true" in err
     path.write_text(json.dumps(result | {"commit": "f" * 40}))
     code, out, _ = tiny_run()
-    assert code == 0 and (result["commit"] is None or "result is of commit ffffffff" in out)
+    assert code == 0 and (result["commit"] is None or "is of commit ffffffff" in out)
+    path.write_text(json.dumps(result | {"run_id": "0" * 8 + "-seed0"}))
+    code, _, err = tiny_run()
+    assert code == 2 and "result.json is of run 00000000-seed0" in err
     path.write_text(json.dumps(result)[:-30])
     code, _, err = tiny_run()
     assert code == 2 and "result.json" in err
@@ -233,7 +273,7 @@ def test_evaluate_gives_the_numbers_of_the_run(tiny_run, command, tmp_path):
     tiny_run()
     folder = folder_of(tmp_path)
     recorded = (folder / "result.json").read_bytes()
-    code, _, err = command("evaluate", f"run={folder}", "devices=cpu")
+    code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
     assert code == 0, err
     (again,) = folder.glob("evaluations/*/result.json")
     assert json.loads(again.read_text())["metrics"] == json.loads(recorded)["metrics"]
@@ -272,7 +312,7 @@ def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path
     folder = folder_of(tmp_path)
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("label: null", "label: ${oc.env:HOME}"))
-    code, _, err = command("evaluate", f"run={folder}", "devices=cpu")
+    code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
     assert code == 2 and "interpolation" in err and os.environ["HOME"] not in err
 
 
@@ -294,7 +334,15 @@ def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path
         (["loss.skd.form=wild"], ["wild", "stable"]),
         (["loss.tri.weight=-1"], ["tri", "-1"]),
         (["ema.decay=2"], ["ema.decay"]),
-        (["evaluation.feature=middle"], ["middle", "after_bn"]),
+        (["evaluation.feature=middle"], ["evaluation.feature", "middle", "after_bn"]),
+        (["evaluation.batch=0"], ["evaluation.batch=0"]),
+        (["evaluation.every=0"], ["evaluation.every=0"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["threads=0"], ["threads=0"]),
+        (["optimizer.clip=-1"], ["optimizer.clip=-1"]),
+        (["optimizer.lr=0"], ["optimizer.lr=0"]),
+        (["optimizer.momentum=0"], ["optimizer.momentum=0"]),
+        (["schedule.steps_per_epoch=0"], ["schedule.steps_per_epoch=0"]),
         (["evaluation.mode=indoor"], ["mode=indoor", "synthetic"]),
         (["+surprise=1"], ["'surprise'"]),
         (["augment.flip=2"], ["flip"]),

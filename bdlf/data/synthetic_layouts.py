@@ -31,6 +31,11 @@ JPEG_QUALITY = 95
 REGDB_SPLITS = 10
 SYSU_TRIALS = 10
 _SYSU_INFRARED, _LLCM_NO_INFRARED = (3, 6), 3
+_FOLDERS = {
+    "sysu": [f"cam{camera}" for camera in range(1, 7)],
+    "regdb": ["Visible", "Thermal"],
+    "llcm": [f"test_{word}/cam{c}" for word in ("vis", "nir") for c in range(1, 10) if (word, c) != ("nir", 3)],
+}
 _CHUNK = 256  # images rendered before they are written
 
 _Files = dict[str, str]
@@ -76,7 +81,8 @@ def write_layout(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir()
+        for folder in _FOLDERS[layout]:  # every camera has one, also where it saw nobody
+            (partial / folder).mkdir(parents=True)
         _write_images(partial, plan, layout, seed, height, width)
         for name, text in files.items():
             (partial / name).parent.mkdir(exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bdlf.models.backbone import Backbone
-from bdlf.models.bdlf import BDLF
+from bdlf.models.bdlf import BDLF, EMBEDDED
 from bdlf.models.beg import BegOptions, Fusion, Projection
 from bdlf.models.dfe import (
     CrossAttention,
@@ -17,6 +17,7 @@ from bdlf.models.embeddings import Embeddings
 
 __all__ = [
     "BDLF",
+    "EMBEDDED",
     "Backbone",
     "BegOptions",
     "CrossAttention",

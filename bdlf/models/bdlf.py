@@ -20,6 +20,8 @@ SHARED = ("comprehensive", "base", "fused")
 """Features that CLS_B classifies [paper]."""
 DETAILED = ("detail", "detail_projected")
 """Features that CLS_D classifies [paper]."""
+EMBEDDED = ("after_bn", "before_bn")
+"""What inference can return: Z, or what the BN-neck is given."""
 FEATURES = ("comprehensive_pooled", *SHARED, *DETAILED, "projection")
 """Fields of `Embeddings` that can be asked for; the first two are always there."""
 
@@ -119,7 +121,7 @@ class BDLF(nn.Module):
             InputError: an unknown `feature`.
             RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
         """
-        check_choice("feature", feature, ("after_bn", "before_bn"))
+        check_choice("feature", feature, EMBEDDED)
         if self.training:
             raise RuntimeError("embed() is inference: call eval() on the model first")
         pooled: Tensor = self.backbone(images)

@@ -58,7 +58,7 @@ class RunFolder:
             self.path.rename(aside)
             log.info("the earlier run is kept in %s", aside)
 
-    def finished(self, fingerprint: str) -> dict[str, Any] | None:
+    def finished(self, run_id: str, fingerprint: str) -> dict[str, Any] | None:
         """The result of a finished run; None where there is none yet.
 
         Raises InputError where the dataset has changed since; another git commit is a warning.
@@ -66,25 +66,30 @@ class RunFolder:
         if not self.result.is_file():
             return None
         result = read_result(self.result)
+        self.require_same_run(self.result, result["run_id"], run_id)
         self.require_fingerprint(result["fingerprint"], fingerprint)
-        commit = source_state()["commit"]
-        if commit and result["commit"] and commit != result["commit"]:
-            log.warning(
-                "this result is of commit %s, the code here is %s; rerun=true runs it again",
-                result["commit"][:8],
-                commit[:8],
-            )
+        self.warn_of_commit(result["commit"])
         return result
 
     def require_fingerprint(self, recorded: str, now: str) -> None:
+        """Refuse to go on with other images."""
         if recorded != now:
             raise InputError(
                 f"{self.path} belongs to other images (dataset fingerprint {recorded[:8]}, now {now[:8]}); "
                 "restore the dataset, or start again with rerun=true"
             )
 
-    def require_same_run(self, recorded: str, now: str) -> None:
+    def require_same_run(self, file: Path, recorded: str, now: str) -> None:
+        """Refuse a file that was copied or renamed from another run."""
         if recorded != now:
             raise InputError(
-                f"{self.checkpoint} is of run {recorded}, this is {now}; move it away, or start again with rerun=true"
+                f"{file} is of run {recorded}, this is {now}; move it away, or start again with rerun=true"
+            )
+
+    def warn_of_commit(self, recorded: str | None) -> None:
+        """Say so where other code wrote what is there."""
+        now = source_state()["commit"]
+        if now and recorded and now != recorded:
+            log.warning(
+                "%s is of commit %s, the code here of %s; rerun=true starts again", self.path, recorded[:8], now[:8]
             )

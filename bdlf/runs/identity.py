@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bdlf.config import Config, active_weights, terms_in
+from bdlf.config import Config, active_weights
 from bdlf.errors import InputError
+from bdlf.objective import TERMS
 
 _ELSEWHERE = (
     "seed",
@@ -29,40 +30,56 @@ _ELSEWHERE = (
 
 
 def canonical(config: Config) -> dict[str, Any]:
-    """The configuration less seed, names, paths and hardware, and less what is switched off.
+    """What a run's result depends on: the configuration less seed, names, paths, hardware and what is switched off.
 
-    Two configurations that build and train the same thing are equal here, however they were written.
+    Values that the schema gives anyway are left out, so that a key added later, with a default that changes nothing,
+    changes no hash. Raises InputError where `backbone.weights` names a file that cannot be read.
     """
-    tree = dataclasses.asdict(config)
+    tree = _difference(dataclasses.asdict(config), dataclasses.asdict(Config()))
     for key in _ELSEWHERE:
-        del tree[key]
-    del tree["dataset"]["root"], tree["evaluation"]["batch"]
+        tree.pop(key, None)
+    for part, keys in {"dataset": ("root",), "evaluation": ("batch", "every")}.items():
+        for key in keys:
+            tree.get(part, {}).pop(key, None)
     if config.dataset.name != "synthetic":
-        del tree["dataset"]["synthetic"], tree["dataset"]["seed"]
-    if config.dataset.name != "regdb":
-        del tree["dataset"]["split"]
+        tree["dataset"].pop("synthetic", None)
+        tree["dataset"].pop("seed", None)
+    if config.backbone.weights not in ("imagenet", "none"):
+        tree["backbone"]["weights"] = _content(Path(config.backbone.weights))
+    if not config.ema.enabled:
+        tree["ema"] = {"enabled": False}
 
     weights = active_weights(config.loss, config.dfe)
-    terms = terms_in(config.loss)
-    tree["loss"] = {"ramp": config.loss.ramp}
-    for name, weight in weights.items():
-        tree["loss"][name] = {**_options(terms[name]), "weight": weight}
-    if not needs_detail(weights):
+    terms = tree.pop("loss", {})
+    tree["loss"] = {name: {**terms.get(name, {}), "weight": weight} for name, weight in weights.items()}
+    for options in tree["loss"].values():
+        options.pop("enabled", None)
+    if "ramp" in terms:
+        tree["loss"]["ramp"] = terms["ramp"]
+    if not any("detail" in (*TERMS[name].features, *TERMS[name].logits) for name in weights):
         tree["dfe"] = None
     elif not config.dfe.enabled:
-        tree["dfe"] = {"enabled": False, "stage": config.dfe.stage, "norm": config.dfe.norm}
-    return tree
+        tree["dfe"] = {key: value for key, value in tree["dfe"].items() if key in ("enabled", "stage", "norm")}
+    return {key: value for key, value in tree.items() if value != {}}
 
 
-def needs_detail(weights: dict[str, float]) -> bool:
-    """Whether any term that is on reads Z^D or classifies with CLS_D."""
-    return any(name in weights for name in ("id_detail", "odkl", "fkl", "dkl", "dcorr", "skd"))
+def _difference(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found[key] = _difference(value, defaults[key])
+        elif value != defaults[key]:
+            found[key] = value
+    return found
 
 
-def _options(term: Any) -> dict[str, Any]:
-    options = dataclasses.asdict(term)
-    del options["enabled"]
-    return options
+def _content(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"backbone.weights={path} cannot be read ({error.strerror}); give a file of weights"
+        ) from error
 
 
 def run_hash(config: Config) -> str:

@@ -11,7 +11,7 @@ from bdlf.files import write_text
 
 
 class MetricsLog:
-    """Rows of one run. Columns are fixed by the first row; a later row may leave some out (evaluation not due)."""
+    """Rows of one run under fixed columns; a row may leave some out (evaluation not due)."""
 
     def __init__(self, path: Path, columns: list[str], *, keep_epochs: int = 0) -> None:
         """Rows of epochs from `keep_epochs` on, left by a process that died after its last checkpoint, are dropped."""
@@ -23,10 +23,16 @@ class MetricsLog:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < keep_epochs]
 
     def append(self, row: dict[str, Any]) -> None:
-        unknown = sorted(set(row) - set(self.columns))
+        """One more epoch."""
+        self.rows.append({})
+        self.amend(row)
+
+    def amend(self, values: dict[str, Any]) -> None:
+        """Add values to the last row. Raises KeyError for a column that is not there."""
+        unknown = sorted(set(values) - set(self.columns))
         if unknown:
             raise KeyError(f"metrics.csv has no column {unknown}")
-        self.rows.append(row)
+        self.rows[-1] = {**self.rows[-1], **values}
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
         writer.writeheader()

@@ -20,23 +20,28 @@ SCHEMA = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`, atomically. `<path>.sha256` holds the sum of the file before, then of this one.
+    """Write `state` to `path`, atomically, with its sum in `<path>.sha256`.
 
-    Both sums are there before the rename, so that at no moment a sound file lacks its sum.
+    While the file is being replaced, the sums of the old and of the new one are both there: at no moment does a sound
+    file lack its sum.
     """
     sums = _sums(path)
 
     def write(file: Any) -> None:
         torch.save({"schema": SCHEMA, **state}, file)
         file.flush()
-        write_text(_sums_path(path), "\n".join([*sums[-1:], _sha256(Path(file.name))]) + "\n")
+        sums.append(_sha256(Path(file.name)))
+        write_text(_sums_path(path), "\n".join(sums) + "\n")
 
     write_atomically(path, write)
+    write_text(_sums_path(path), sums[-1] + "\n")
 
 
 def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The state that was saved. Raises InputError where the file is damaged, foreign or of another schema."""
     remedy = "remove it to start the run again, or restore it from a copy"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: the run has not finished an epoch yet")
     sums = _sums(path)
     if sums and _sha256(path) not in sums:
         raise InputError(f"{path} is damaged (its checksum does not match {_sums_path(path).name}); {remedy}")

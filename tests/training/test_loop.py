@@ -1,0 +1,131 @@
+"""The loop against the same steps written out, and what each of its lines is for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from bdlf.data.augment import Augmentation
+from bdlf.data.sampler import IdentitySampler
+from bdlf.models import BDLF, Backbone, DetailOptions
+from bdlf.objective import Objective
+from bdlf.training.ema import averaged_copy
+from bdlf.training.loop import Recipe, fit
+
+TERMS = {"id": 1.0, "tri": 1.0, "id_base": 1.0, "skd": 1.0, "id_detail": 1.0, "orth": 1.0}
+
+
+class Run:
+    def __init__(
+        self, *, precision: str = "32-true", clip: float | None = 10.0, scales=(1.0, 1.0, 1.0), lr: float = 0.01
+    ):
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        self.store = rng.integers(0, 256, (24, 32, 16, 3), dtype=np.uint8)
+        pids = np.repeat(np.arange(4), 4)
+        self.rows = np.arange(8, 24)  # training images are not at the start of the store
+        self.sampler = IdentitySampler(pids, np.tile(["vis", "vis", "ir", "ir"], 4), identities=2, images=2, steps=2)
+        self.objective = Objective(TERMS, ramp=0.5)
+        self.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        self.network = BDLF(
+            Backbone("resnet10"),
+            4,
+            features=self.objective.features,
+            logits=self.objective.logits,
+            detail=DetailOptions(blocks=1),
+        )
+        groups = zip(self.network.parameter_groups().values(), scales, strict=True)
+        self.optimizer = torch.optim.SGD([{"params": p, "lr_scale": scale} for p, scale in groups], lr=lr, momentum=0.9)
+        self.model, self.optimizer = self.fabric.setup(self.network, self.optimizer)
+        self.averaged = averaged_copy(self.network, 0.9)
+        self.recipe = Recipe(epochs=3, lr=lr, warmup_epochs=2, milestones=(2,), clip=clip, seed=0)
+        self.seen: list[torch.Tensor] = []
+        self.augmentation = Augmentation(pad=2)
+
+    def epochs(self, count: int = 1):
+        def spy(images, visible_rows, generator):
+            self.seen.append(images.clone())
+            out = self.augmentation(images, visible_rows, generator)
+            self.seen.append(out.clone())
+            return out
+
+        steps = fit(
+            self.fabric,
+            self.model,
+            self.network,
+            self.optimizer,
+            self.averaged,
+            self.objective,
+            self.sampler,
+            spy,
+            self.store,
+            self.rows,
+            self.recipe,
+        )
+        return [next(steps) for _ in range(count)]
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+
+
+def test_rates_follow_the_schedule_and_the_groups():
+    run = Run(scales=(0.1, 1.0, 0.5))
+    records = run.epochs(3)
+    assert [record["lr"] for record in records] == pytest.approx([0.005, 0.01, 0.001])
+    assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx([0.0001, 0.001, 0.0005])
+    frozen = Run(scales=(0.0, 1.0, 1.0))
+    before = weights(frozen)
+    frozen.epochs(1)
+    after = weights(frozen)
+    assert torch.equal(before["backbone.resnet.conv1.weight"], after["backbone.resnet.conv1.weight"])
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
+
+
+def test_clipping_bounds_the_step_and_the_norm_is_logged_unclipped():
+    free, tight = Run(clip=None), Run(clip=1e-4)
+    start = weights(free)
+    norm = free.epochs(1)[0]["gradient_norm"]
+    assert tight.epochs(1)[0]["gradient_norm"] > 1e-2 < norm
+    moved = [
+        sum(float((weights(run)[name] - start[name]).square().sum()) for name, _ in run.network.named_parameters())
+        for run in (free, tight)
+    ]
+    assert moved[1] < 1e-6 * moved[0]
+    assert moved[1] ** 0.5 <= 0.005 * 1e-4 * (1 + 1.9) * 1.01  # two steps with momentum
+
+
+def test_batches_are_the_samplers_and_each_step_has_its_own_augmentation():
+    run = Run()
+    run.epochs(2)
+    batches = run.seen[::2]
+    expected = [pair.reshape(-1) for epoch in range(2) for pair in run.sampler.epoch(epoch)]
+    for images, batch in zip(batches, expected, strict=True):
+        assert np.array_equal(images.numpy(), run.store[run.rows[batch]])
+    constant = Run()
+    constant.store[:] = 100
+    constant.epochs(2)
+    outputs = constant.seen[1::2]
+    assert all(not torch.equal(outputs[i], outputs[j]) for i in range(4) for j in range(i))
+
+
+def test_bf16_gives_the_losses_of_float32_within_its_precision():
+    exact, mixed = Run().epochs(1)[0], Run(precision="bf16-mixed").epochs(1)[0]
+    for name in ("id", "id_base", "orth"):
+        assert mixed[name] == pytest.approx(exact[name], rel=0.05, abs=1e-3)
+    assert mixed["id"] != exact["id"]
+
+
+def test_nothing_is_left_on_the_parameters():
+    run = Run()
+    run.epochs(2)
+    assert not any(parameter._backward_hooks for parameter in run.network.parameters())
+
+
+def test_the_average_follows_the_raw_model():
+    run = Run()
+    run.epochs(1)
+    raw, mean = run.network.classifier.weight, run.averaged.module.classifier.weight
+    assert int(run.averaged.n_averaged) == 2 and not torch.equal(raw, mean)
