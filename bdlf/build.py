@@ -188,7 +188,12 @@ def build_optimizer(config: OptimizerConfig, model: BDLF) -> torch.optim.SGD:
         if parameters
     ]
     return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
 
 

@@ -204,6 +204,15 @@ def test_mistakes_are_explained_in_one_line(override, parts):
     assert all(part in line for part in parts), line
 
 
+def test_weights_are_known_by_their_content(tmp_path):
+    from bdlf.runs.identity import run_hash
+
+    for name, content in {"a": b"one", "b": b"one", "c": b"two"}.items():
+        (tmp_path / name).write_bytes(content)
+    one, same, two = (run_hash(composed(f"backbone.weights={tmp_path}/{name}")) for name in "abc")
+    assert one == same != two
+
+
 def test_every_yaml_is_reached():
     """A file that no group option names would never be read."""
     primary = {file.stem for file in CONF.glob("*.yaml")}
@@ -226,6 +235,7 @@ def test_hash_is_of_what_changes_the_result():
             "dfe/stage=stage3",
             "dfe.blocks=6",
             "evaluation.batch=7",
+            "evaluation.every=2",
             "data.cache_dir=x",
         ),
         *("dataset.split=4", "dataset.root=/else", "variant=full", "dry_run=true", "rerun=true", "sweep=x"),
@@ -250,6 +260,8 @@ def test_hash_is_of_what_changes_the_result():
     ]
     hashes = [run_hash(composed(override)) for override in other]
     assert len({run_hash(full), *hashes}) == len(other) + 1
+    for switch, unused in [("ema=off", "ema.decay=0.5"), ("loss/skd=off", "loss.skd.delta=0.1")]:
+        assert run_hash(composed(switch)) == run_hash(composed(switch, unused)) != run_hash(full)
     for first, second in product(
         ["variant=baseline"], ["dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"]
     ):

@@ -44,6 +44,8 @@ def canonical(config: Config) -> dict[str, Any]:
     if config.dataset.name != "synthetic":
         tree["dataset"].pop("synthetic", None)
         tree["dataset"].pop("seed", None)
+    if config.dataset.name != "regdb":
+        tree["dataset"].pop("split", None)
     if config.backbone.weights not in ("imagenet", "none"):
         tree["backbone"]["weights"] = _content(Path(config.backbone.weights))
     if not config.ema.enabled:
