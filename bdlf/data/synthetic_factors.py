@@ -24,15 +24,15 @@ from bdlf.errors import InputError
 # --- Difficulty. Larger is harder, except IDENTITY_SPREAD, where larger is easier. ---
 IDENTITY_SPREAD = 1.0
 """Width of the continuous shared factors about their middle, 1 = the ranges below."""
-VIEW_JITTER = 6.0
+VIEW_JITTER = 5.0
 """Standard deviation in degrees of the direction a person walks, about the camera's own."""
-CAMERA_VIEW = 15.0
+CAMERA_VIEW = 12.0
 """Cameras look at people from up to this many degrees off the front."""
-BACK_RATE = 0.05
+BACK_RATE = 0.03
 """Share of images that show the person from behind."""
-PLACEMENT_JITTER = 0.4
+PLACEMENT_JITTER = 0.3
 """Multiplies the jitter of position and scale of the person within the frame (an imperfect detector)."""
-LIGHT_JITTER = 0.5
+LIGHT_JITTER = 0.4
 """Multiplies the spread of brightness, light direction and tint over images and cameras."""
 NOISE_LEVEL = 0.025
 """Mean standard deviation of the pixel noise, of a range of 1."""
