@@ -39,6 +39,7 @@ def run_command(name: str, schema: type, task: Callable[[Any], int], about: str)
     fails never stops the other jobs of a sweep; the exit code is the first job's that is not 0.
     """
     codes: list[int] = []
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants them first
 
     def job(composed: DictConfig) -> int:
         codes.append(_run_job(composed, schema, task))
@@ -55,6 +56,14 @@ def run_command(name: str, schema: type, task: Callable[[Any], int], about: str)
         hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name=name)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, schema)}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    except ValueError as error:
+        if "Config group override must be a string" not in str(error):
+            raise
+        numbers = [
+            word for word in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\d.]+", word) and "." not in word.split("=")[0]
+        ]
+        print(f"error: the options of a group are names, not numbers; look at {', '.join(numbers)}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except OSError as error:  # Hydra cannot write where a sweep's output goes
         print(f"error: {_one_line(str(error))}; choose another output=", file=sys.stderr)

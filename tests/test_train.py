@@ -97,7 +97,7 @@ def test_a_run_leaves_the_folder_of_the_design(tiny_run, tmp_path):
     ]
     watched = ["corr_base", "corr_detail", "corr_detail_centred", "attention_own", "gradient_norm", "lr", "total"]
     assert np.isfinite(table[[*terms, *watched, *TIMES]].to_numpy()).all()
-    assert table["lr"].tolist() == pytest.approx([0.03, 0.03])
+    assert table["lr"].tolist() == pytest.approx([0.05, 0.1])
     scored = table[f"rank1/ir_to_vis-all-all/{rows[0]['model']}"]
     assert np.isnan(scored[0]) and scored[1] == rows[0]["mean"]["rank1"]
 
@@ -325,8 +325,8 @@ def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path
         (["backbone.weights=missing.pth"], ["missing.pth"]),
         (["dfe.stage=5"], ["dfe.stage=5", "1, 2, 3, 4"]),
         (["dfe.blocks=0"], ["blocks"]),
-        (["precision=16"], ["'16'"]),
-        (["precision=8"], ["8"]),
+        (["precision=16"], ["precision=16", "names, not numbers"]),
+        (["precision=16-mixed"], ["'16-mixed'", "bf16-mixed"]),
         (["devices=tpu"], ["devices='tpu'", "auto, cpu, cuda"]),
         (["schedule.epochs=0"], ["schedule.epochs=0"]),
         (["label=a/b"], ["label='a/b'"]),

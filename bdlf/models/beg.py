@@ -57,7 +57,7 @@ class Projection(nn.Module):
     def forward(self) -> Float[Tensor, "wide wide"]:
         """P. Call with autocast off, as `BDLF` does: in half precision it is no projector."""
         if self.form == "free":
-            return self.P.view_as(self.P)  # not the leaf itself: Fabric leaves a hook on every output
+            return self.P.clone()  # not the leaf itself: Fabric leaves a hook on every output
         U = self.U  # computed by the parametrization at each access
         return U @ U.T
 
