@@ -24,15 +24,15 @@ from bdlf.errors import InputError
 # --- Difficulty. Larger is harder, except IDENTITY_SPREAD, where larger is easier. ---
 IDENTITY_SPREAD = 1.0
 """Width of the continuous shared factors about their middle, 1 = the ranges below."""
-VIEW_JITTER = 5.0
+VIEW_JITTER = 6.0
 """Standard deviation in degrees of the direction a person walks, about the camera's own."""
-CAMERA_VIEW = 12.0
+CAMERA_VIEW = 15.0
 """Cameras look at people from up to this many degrees off the front."""
-BACK_RATE = 0.03
+BACK_RATE = 0.05
 """Share of images that show the person from behind."""
-PLACEMENT_JITTER = 0.3
+PLACEMENT_JITTER = 0.4
 """Multiplies the jitter of position and scale of the person within the frame (an imperfect detector)."""
-LIGHT_JITTER = 0.4
+LIGHT_JITTER = 0.5
 """Multiplies the spread of brightness, light direction and tint over images and cameras."""
 NOISE_LEVEL = 0.025
 """Mean standard deviation of the pixel noise, of a range of 1."""
@@ -50,13 +50,13 @@ IDENTITY_LIMIT = 4999
 """Identities of a split at most: numbers have four digits, and those of 'test' start at 5001."""
 
 SHARED_RANGES: dict[str, tuple[float, float]] = {
-    "stature": (0.72, 1.0),  # height, of the tallest
+    "stature": (0.78, 1.0),  # height, of the tallest
     "shoulder_width": (0.095, 0.150),  # half widths, of the height
     "waist_width": (0.075, 0.135),
     "hip_width": (0.080, 0.135),
     "leg_ratio": (0.42, 0.55),  # legs, of the height
-    "head_size": (0.80, 1.35),
-    "limb_width": (0.70, 1.50),
+    "head_size": (0.85, 1.25),
+    "limb_width": (0.75, 1.35),
     "arm_length": (0.85, 1.15),
     "coat_length": (-0.04, 0.27),  # of the hem below the hip, of the height
     "coat_flare": (0.90, 1.45),
@@ -65,14 +65,14 @@ SHARED_RANGES: dict[str, tuple[float, float]] = {
     "bag_size": (0.75, 1.35),
     "pattern_frequency": (1.6, 3.6),  # cycles over the torso
     "pattern_phase": (0.0, 1.0),
-    "pattern_contrast": (0.75, 1.0),
+    "pattern_contrast": (0.55, 1.0),
 }
 SHARED_CLASSES: dict[str, tuple[str, ...]] = {
     "hair_style": ("bald", "short", "long", "bun", "wide"),
-    "hat": ("none", "cap", "beanie"),
-    "scarf": ("none", "scarf"),
+    "hat": ("none", "none", "cap", "beanie"),
+    "scarf": ("none", "none", "scarf"),
     "legwear": ("trousers", "shorts", "skirt"),
-    "leg_stripe": ("none", "stripe"),
+    "leg_stripe": ("none", "none", "stripe"),
     "bag": ("none", "backpack", "satchel", "handbag", "trolley"),
     "bag_side": ("right", "left"),
     "pattern": ("plain", "horizontal", "vertical", "checks", "dots", "band"),
@@ -166,7 +166,7 @@ def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> NDArr
     light = np.exp(LIGHT_JITTER * (lens.normal(0, 0.10) + random.normal(0, 0.10)))
     gradient = LIGHT_JITTER * (lens.normal(0, 0.15) + random.normal(0, 0.10))
     tint = np.exp(LIGHT_JITTER * (lens.normal(0, 0.10, 3) + random.normal(0, 0.03, 3)))
-    ground = lens.uniform(0.08, 0.25) if infrared else lens.uniform(0.35, 0.70)
+    ground = lens.uniform(0.08, 0.25) if infrared else lens.uniform(0.25, 0.55)
     background = np.clip(ground + lens.normal(0, 0.05, 3) + random.normal(0, 0.04), 0.02, 0.98)
     scene = [
         lens.uniform(0.45, 0.80) + random.normal(0, 0.02),
