@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from functools import partial
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -19,14 +19,16 @@ from bdlf.config import Dataset as DatasetConfig
 from bdlf.config import Optimizer as OptimizerConfig
 from bdlf.data import is_synthetic, listing
 from bdlf.data.augment import Augmentation
+from bdlf.data.holdout import hold_out, train_on_all
+from bdlf.data.problems import STRICT, Problems
 from bdlf.data.sampler import IdentitySampler
 from bdlf.data.store import open_store
 from bdlf.data.synthetic_drawing import render
 from bdlf.errors import InputError
-from bdlf.evaluation import Scores, Setting, extract, score, settings
+from bdlf.evaluation import Setting, settings
 from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.objective import Objective
-from bdlf.runs.record import metrics_row
+from bdlf.runs.selection import VALIDATION, selection_rules
 from bdlf.training.loop import Recipe
 from bdlf.training.schedule import check_schedule
 
@@ -35,11 +37,14 @@ DEVICES = ("auto", "cpu", "cuda")
 _THREADS = torch.get_num_threads()  # PyTorch's choice, which the jobs of a sweep share
 
 
-def build_listing(config: DatasetConfig) -> pd.DataFrame:
-    """The images of the dataset, by name and place on disk."""
+def build_listing(
+    config: DatasetConfig, *, splits: Sequence[str] | None = None, problems: Problems = STRICT
+) -> pd.DataFrame:
+    """The images of the dataset (of some of its splits), by name and place on disk; see `bdlf.data.listing`."""
     if config.name == "synthetic":
-        return listing(config.name, None, synthetic={"seed": config.seed, **dataclasses.asdict(config.synthetic)})
-    return listing(config.name, config.root, split=config.split)
+        drawn = {"seed": config.seed, **dataclasses.asdict(config.synthetic)}
+        return listing(config.name, None, synthetic=drawn, splits=splits, problems=problems)
+    return listing(config.name, config.root, split=config.split, splits=splits, problems=problems)
 
 
 def dataset_name(config: DatasetConfig) -> str:
@@ -74,13 +79,20 @@ def accelerator(devices: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if devices == "auto" else devices
 
 
+def build_partition(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+    """The listing with what is trained on in 'train', what chooses an epoch in 'val' (if anything), the rest 'test'."""
+    if VALIDATION in selection_rules(config.selection):
+        return hold_out(table, share=config.evaluation.holdout, seed=config.dataset.seed)
+    return train_on_all(table)
+
+
 def training_rows(table: pd.DataFrame) -> np.ndarray:
-    """Rows of the listing that are trained on: SYSU-MM01's validation identities are part of it, as everywhere."""
-    return np.flatnonzero(table["split"].isin(["train", "val"]))
+    """Rows of a partition that are trained on."""
+    return np.flatnonzero(table["split"] == "train")
 
 
 def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
-    """Batches of the training rows, by the seed of the run."""
+    """Batches of a partition's training rows, by the seed of the run."""
     chosen = table.iloc[training_rows(table)]
     return IdentitySampler(
         chosen["pid"].to_numpy(),
@@ -125,6 +137,11 @@ def build_settings(config: Config, table: pd.DataFrame) -> list[Setting]:
     )
 
 
+def build_validation_settings(config: Config, table: pd.DataFrame) -> list[Setting]:
+    """Every protocol, at its default, on the identities held out to choose an epoch."""
+    return settings(config.dataset.name, table, root=config.dataset.root, split="val")
+
+
 def build_objective(config: Config) -> Objective:
     """The terms that are on, with their weights and options."""
     weights = active_weights(config.loss, config.dfe)
@@ -158,6 +175,7 @@ def check_values(config: Config) -> None:
         raise InputError(f"optimizer.momentum={rates.momentum}: a number in (0, 1) is needed, 0 with nesterov=false")
     if config.evaluation.feature not in EMBEDDED:
         raise InputError(f"evaluation.feature='{config.evaluation.feature}' is not known; known: {', '.join(EMBEDDED)}")
+    selection_rules(config.selection)
     check_schedule(
         epochs=config.schedule.epochs,
         warmup_epochs=config.schedule.warmup_epochs,
@@ -225,45 +243,3 @@ def device_name(device: torch.device) -> str:
 def models_to_score(network: BDLF, averaged: AveragedModel | None) -> dict[str, BDLF]:
     """The averaged model, which is what is reported, and the raw one beside it."""
     return {**({"ema": cast(BDLF, averaged.module)} if averaged is not None else {}), "raw": network}
-
-
-def score_models(
-    config: Config,
-    models: dict[str, BDLF],
-    store: np.ndarray,
-    table: pd.DataFrame,
-    chosen: list[Setting],
-    device: torch.device,
-    dataset: str,
-    epoch: int,
-    selection: str,
-) -> tuple[list[dict[str, Any]], list[Scores]]:
-    """Rows of `metrics` and their scores, model by model; each test image is embedded once per model.
-
-    `epoch` (from 0) is the models', `selection` how it was chosen.
-    """
-    test = np.unique(np.concatenate([rows for setting in chosen for trial in setting.trials for rows in trial]))
-    rows: list[dict[str, Any]] = []
-    scores: list[Scores] = []
-    for name, model in models.items():
-        model.eval()
-        embed = partial(model.embed, feature=config.evaluation.feature)
-        features = extract(
-            embed, store, test, batch_size=config.evaluation.batch, device=device, flip=config.evaluation.flip
-        )
-        for setting in chosen:
-            scores.append(score(features, test, table, setting))
-            rows.append(
-                metrics_row(
-                    setting,
-                    scores[-1],
-                    dataset=dataset,
-                    split=config.dataset.split if config.dataset.name == "regdb" else None,
-                    feature=config.evaluation.feature,
-                    flip=config.evaluation.flip,
-                    model=name,
-                    epoch=epoch,
-                    selection=selection,
-                )
-            )
-    return rows, scores

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -25,18 +26,19 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
 
 
 def register(schema: type, name: str) -> None:
-    """Make `schema` the typed root of `conf/<name>.yaml`, and each file of `sweeps/` an option of `sweeps`."""
+    """Make `schema` the typed root of `<name>.yaml`, and each file of `sweeps/` an option of `sweeps`."""
     store = ConfigStore.instance()
     store.store(name="schema" if name == "config" else f"{name}_schema", node=schema)
     for file in sorted(config_folder("sweeps").glob("*.yaml")):
         store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(file))
 
 
-def run_command(name: str, schema: type, task: Callable[[Any], int], about: str) -> NoReturn:
-    """Compose `conf/<name>.yaml` with the command line, call `task` for each job with an object of `schema`, and exit.
+def run_command(name: str, schema: type, task: Callable[[Any], int], about: str, *, folder: str = "") -> NoReturn:
+    """Compose a configuration with the command line, call `task` for each job with an object of `schema`, and exit.
 
-    `about` is the command's module docstring: what it does, a blank line, examples; `--help` shows both. A job that
-    fails never stops the other jobs of a sweep; the exit code is the first job's that is not 0.
+    The configuration is `conf/<folder>/<name>.yaml`. `about` is the command's module docstring: what it does, a blank
+    line, examples; `--help` shows both. A job that fails never stops the other jobs of a sweep; the exit code is the
+    first job's that is not 0.
     """
     codes: list[int] = []
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants them first
@@ -51,9 +53,9 @@ def run_command(name: str, schema: type, task: Callable[[Any], int], about: str)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through: they are put in one line below
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
-            print(_help(name, about, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+            print(_help(name, folder, about, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
             sys.exit(DONE)
-        hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name=name)(job)()
+        hydra.main(version_base="1.3", config_path=str(config_folder("conf") / folder), config_name=name)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, schema)}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
@@ -95,20 +97,26 @@ def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> 
         return FAILED
 
 
-def _help(name: str, about: str, overrides: list[str]) -> str:
+def _help(name: str, folder: str, about: str, overrides: list[str]) -> str:
     """Hydra's own help takes over 2 s with this many groups."""
     purpose, _, examples = about.strip().partition("\n\n")
-    with hydra.initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+    source = config_folder("conf") / folder
+    with hydra.initialize_config_dir(str(source), version_base="1.3"):
         composed = hydra.compose(name, overrides)
-    defaults = OmegaConf.load(config_folder("conf") / f"{name}.yaml").defaults
+    defaults = OmegaConf.load(source / f"{name}.yaml").defaults
     groups = [group for entry in defaults if OmegaConf.is_dict(entry) for group in entry if " " not in group]
-    lines = [purpose, "", "Groups (group=option)", *(f"  {group}: {', '.join(_options(group))}" for group in groups)]
+    lines = [
+        purpose,
+        "",
+        "Groups (group=option)",
+        *(f"  {group}: {', '.join(_options(source, group))}" for group in groups),
+    ]
     lines += ["", "Every key, and its value with these overrides (key=value)", OmegaConf.to_yaml(composed), examples]
     return "\n".join(lines)
 
 
-def _options(group: str) -> list[str]:
-    folder = config_folder("sweeps") if group == "sweeps" else config_folder("conf") / group
+def _options(source: Path, group: str) -> list[str]:
+    folder = config_folder("sweeps") if group == "sweeps" else source / group
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -83,7 +84,7 @@ class Dfe:
     attention_scaled: bool = True  # false: Eq. 4 as printed
     attention_zero_value: bool = False  # W_v starts at zero
     mask_own_identity: bool = False  # rows do not attend to their own identity in the other modality
-    norm: str = "shared"  # BatchNorm of Z^D: shared | per_modality
+    norm: str = "per_modality"  # BatchNorm of Z^D: per_modality | shared
 
 
 @dataclass
@@ -188,7 +189,8 @@ class Ema:
 
 @dataclass
 class Evaluation:
-    every: int | None = None  # epochs between evaluations during training; null: only at the end
+    every: int | None = None  # epochs between evaluations during training; null: the end, or each if one is chosen
+    holdout: float = 0.2  # share of training identities that selection=validation keeps (SYSU-MM01: its own 99)
     batch: int = 256  # images embedded at a time
     flip: bool = True
     feature: str = "after_bn"  # after_bn | before_bn (the BN-neck)
@@ -223,6 +225,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     ema: Ema = field(default_factory=Ema)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    selection: Any = "last_epoch"  # last_epoch | validation | best_on_test, or a list of them
     tracker: Tracker = field(default_factory=Tracker)
     precision: str = "32-true"  # 32-true | bf16-mixed
     devices: str = "auto"  # auto | cpu | cuda
@@ -253,23 +256,41 @@ class Rescore:
 
 
 @dataclass
-class Place:
-    """Where the dataset lies now; null: where the run found it."""
+class Source:
+    """As `Dataset`, for a command that trains nothing; null: as the run says, or the default."""
 
+    name: str | None = None
     root: str | None = None
+    split: int | None = None
+    seed: int = 0
+    synthetic: Synthetic = field(default_factory=Synthetic)
 
 
 @dataclass
 class EvaluateConfig:
     """`python -m bdlf.evaluate`."""
 
-    run: str = MISSING  # a run folder
-    output: str | None = None  # null: <run>/evaluations/<hash8>
-    dataset: Place = field(default_factory=Place)
+    run: str | None = None  # a run folder
+    features: str | None = None  # a .npz of features from any code, of the test images of `dataset`
+    splits: Any = None  # run folders of RegDB's splits, or patterns for them, to collate
+    selection: str = "last_epoch"  # of the run's epochs, where it was trained with selection=...
+    save_features: bool = False  # of the run, as <output>/features.npz
+    output: str | None = None  # null: evaluations/<hash8> in the run's folder, or beside the features
+    dataset: Source = field(default_factory=Source)
     data: Data = field(default_factory=Data)
     evaluation: Rescore = field(default_factory=Rescore)
     devices: str = "auto"
     threads: int | None = None
+    debug: bool = False
+
+
+@dataclass
+class CheckConfig:
+    """`python -m bdlf.check`. Of RegDB, `dataset.split=null` is all ten splits."""
+
+    dataset: Source = field(default_factory=Source)
+    fast: bool = False  # open no image
+    json: bool = False  # one JSON object instead of tables
     debug: bool = False
 
 

@@ -1,9 +1,9 @@
-"""Score the checkpoint of a run again, under the same or another protocol; the run's own result is never touched.
+"""Score a run again, the features of any other code, or the splits of RegDB together; no run's own result is touched.
 
 Examples
-  python -m bdlf.evaluate run=outputs/synthetic/full-1a2b3c4d/seed0
-  python -m bdlf.evaluate run=outputs/sysu/full-1a2b3c4d/seed0 evaluation.mode=indoor
-  python -m bdlf.evaluate run=outputs/regdb/full-1a2b3c4d/seed0 evaluation.feature=before_bn output=/tmp/before
+  python -m bdlf.evaluate run=outputs/sysu/full-1a2b3c4d/seed0 evaluation.mode=indoor save_features=true
+  python -m bdlf.evaluate features=theirs.npz dataset=sysu evaluation.gallery=official evaluation.shots=10
+  python -m bdlf.evaluate 'splits=outputs/regdb/full-*/seed0'
 """
 
 from __future__ import annotations
@@ -13,83 +13,222 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bdlf.command import DONE, run_command
-from bdlf.config import EvaluateConfig
+from bdlf.config import Config, EvaluateConfig
+from bdlf.config import Dataset as DatasetConfig
+from bdlf.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("bdlf")
 
 
 def evaluate(config: EvaluateConfig) -> int:
     """Returns the exit code."""
-    from bdlf import build
-    from bdlf.data import fingerprint
-    from bdlf.errors import InputError
-    from bdlf.runs.folder import RunFolder, read_config
-    from bdlf.runs.identity import run_label
     from bdlf.runs.logs import show_on_screen
-    from bdlf.runs.record import write_per_query, write_result
-    from bdlf.runs.table import show_result
-    from bdlf.training.checkpoint import load_checkpoint
-    from bdlf.training.ema import averaged_copy
 
     show_on_screen()
+    asked = [name for name in ("run", "features", "splits") if getattr(config, name) is not None]
+    if len(asked) != 1:
+        given = f"{' and '.join(asked)} are given" if asked else "none is given"
+        raise InputError(f"one of run=FOLDER, features=FILE.npz and splits=FOLDERS is needed; {given}")
+    if config.save_features and config.run is None:
+        raise InputError(f"save_features=true saves the features of a run; with {asked[0]}= there is none")
+    {"run": _score_run, "features": _score_features, "splits": _collate}[asked[0]](config)
+    return DONE
+
+
+def _score_run(config: EvaluateConfig) -> None:
+    import numpy as np
+
+    from bdlf import build
+    from bdlf.data import fingerprint
+    from bdlf.evaluation.features_file import write_features
+    from bdlf.runs.folder import RunFolder, read_config
+    from bdlf.runs.identity import run_label
+    from bdlf.runs.selection import LAST, selection_rules
+    from bdlf.scoring import load_weights, score_models
+    from bdlf.training.ema import averaged_copy
+
+    assert config.run is not None
     folder = RunFolder(Path(config.run))
     run = read_config(folder.config)
-    state = load_checkpoint(folder.checkpoint)
-    changes = {name: value for name, value in dataclasses.asdict(config.evaluation).items() if value is not None}
-    run.evaluation = dataclasses.replace(run.evaluation, **changes)
+    _require_own_dataset(config, run)
+    run.evaluation = dataclasses.replace(run.evaluation, **_asked_protocol(config))
     run.dataset.root = config.dataset.root or run.dataset.root
     run.data, run.devices, run.threads = config.data, config.devices, config.threads
     build.check_values(run)
+    rule = selection_rules(config.selection)[-1]
+    if rule not in selection_rules(run.selection):
+        raise InputError(f"selection={rule}: {folder.path} was trained with selection={run.selection}")
 
     listing = build.build_listing(run.dataset)
-    digest = fingerprint(listing, run.dataset.root)
-    folder.require_fingerprint(state["fingerprint"], digest)
-    settings = build.build_settings(run, listing)
+    table = build.build_partition(run, listing)
+    settings = build.build_settings(run, table)
     fabric = build.build_fabric(run)
-    identities = len(build.build_sampler(run, listing).pids)
+    identities = len(build.build_sampler(run, table).pids)
     network = build.build_model(run, identities, build.build_objective(run), weights="none")
     averaged = averaged_copy(network, run.ema.decay) if run.ema.enabled else None
-    try:
-        network.load_state_dict(state["model"])
-        if averaged is not None:
-            averaged.load_state_dict(state["averaged"])
-    except (RuntimeError, KeyError) as error:
-        raise InputError(f"{folder.checkpoint} is not of the configuration in {folder.config}; restore both") from error
+    file = folder.checkpoint if rule == LAST else folder.selected(rule)
+    state = load_weights(file, {"model": network, **({"averaged": averaged} if averaged is not None else {})})
+    digest = fingerprint(listing, run.dataset.root)
+    folder.require_fingerprint(state["fingerprint"], digest)
     models = build.models_to_score(network, averaged)
     for model in models.values():
         model.to(fabric.device)
 
     store = build.build_store(run, listing)
-    dataset = build.dataset_name(run.dataset)
-    selection = "last_epoch" if state["epoch"] == run.schedule.epochs else "unfinished"
-    rows, scores = build.score_models(
-        run, models, store, listing, settings, fabric.device, dataset, state["epoch"] - 1, selection
+    chosen = rule if rule != LAST or state["epoch"] == run.schedule.epochs else "unfinished"
+    rows = np.flatnonzero(table["split"] == "test") if config.save_features else None
+    (metrics, scores), features = score_models(
+        run, models, store, table, settings, fabric.device, epoch=state["epoch"] - 1, selection=chosen, rows=rows
     )
-    protocol = {
-        key: value for key, value in dataclasses.asdict(run.evaluation).items() if key not in ("batch", "every")
-    }
-    name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
-    output = Path(config.output) if config.output else folder.path / "evaluations" / name
-    write_per_query(output / "per_query.npz", scores)
-    result = write_result(
-        output / "result.json",
-        metrics=rows,
+    protocol = {key: value for key, value in dataclasses.asdict(run.evaluation).items() if key not in _NO_PROTOCOL}
+    output = Path(config.output) if config.output else folder.path / "evaluations" / _digest([protocol, chosen])
+    if rows is not None:
+        reported = next(iter(features))
+        write_features(output / "features.npz", features[reported], rows, table)
+        log.info("features of the %s model written to %s", reported, output / "features.npz")
+    _record(
+        output,
+        metrics,
+        scores,
         run_id=state["run_id"],
         label=run_label(run),
-        dataset=dataset,
+        dataset=build.dataset_name(run.dataset),
         fingerprint=digest,
+        test_fingerprint=fingerprint(table[table["split"] == "test"], run.dataset.root),
         seed=run.seed,
         variant=run.variant,
-        selection=selection,
+        selection=chosen,
         epochs=run.schedule.epochs,
         device=build.device_name(fabric.device),
     )
-    show_result(result)
+
+
+_NO_PROTOCOL = ("batch", "every", "holdout")
+
+
+def _require_own_dataset(config: EvaluateConfig, run: Config) -> None:
+    """A run is scored on the images it was trained apart from; only their place may be said anew."""
+    if config.dataset.name is not None:
+        raise InputError(
+            f"dataset={config.dataset.name}: a run knows its dataset; dataset.root= says where it lies now"
+        )
+    if config.dataset.split not in (None, run.dataset.split):
+        raise InputError(
+            f"dataset.split={config.dataset.split}: {config.run} was trained on split {run.dataset.split}, so half of "
+            "the test identities of any other split are its training identities; train one model for each split"
+        )
+
+
+def _score_features(config: EvaluateConfig) -> None:
+    from bdlf import build
+    from bdlf.data import fingerprint
+    from bdlf.evaluation import score, settings
+    from bdlf.evaluation.features_file import read_features
+    from bdlf.runs.record import metrics_row
+
+    assert config.features is not None
+    file, dataset = Path(config.features), config.dataset
+    for key in ("batch", "flip", "feature"):
+        if getattr(config.evaluation, key) is not None:
+            raise InputError(
+                f"evaluation.{key} is how a network is used; features are scored as they are: leave it out"
+            )
+    if config.selection != "last_epoch":
+        raise InputError(
+            f"selection={config.selection} chooses between the epochs of a run; leave it out with features="
+        )
+    if dataset.name is None:
+        raise InputError("features= needs their dataset: dataset=sysu, regdb, llcm or synthetic")
+    source = DatasetConfig(dataset.name, dataset.root, dataset.split or 1, dataset.seed, dataset.synthetic)
+    table = build.build_listing(source, splits=("test",))
+    chosen = _asked_protocol(config)
+    used = settings(source.name, table, root=source.root, **chosen)
+    features, rows, others = read_features(file, table)
+    if others:
+        log.warning(
+            "%d of its images are no test images of %s, %s first: left out", len(others), source.name, others[0]
+        )
+    scores = [score(features, rows, table, setting) for setting in used]
+    split = source.split if source.name == "regdb" else None
+    card = {"split": split, "feature": None, "flip": None, "model": "features", "epoch": None, "selection": None}
+    name = build.dataset_name(source)
+    metrics = [metrics_row(setting, one, dataset=name, **card) for setting, one in zip(used, scores, strict=True)]
+    digest = fingerprint(table, source.root)
+    findings = _warn_of_the_rest(source, table)
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    place = file.parent / "evaluations" / f"{file.stem}-{_digest([content, chosen, split])}"
+    _record(
+        Path(config.output) if config.output else place,
+        metrics,
+        scores,
+        run_id=None,
+        label=file.stem,
+        features_sha256=content,
+        dataset=name,
+        fingerprint=digest,
+        test_fingerprint=digest,
+        dataset_findings=findings,
+        selection=None,
+    )
+
+
+def _warn_of_the_rest(source: DatasetConfig, table: pd.DataFrame) -> list[str]:
+    """What is wrong with the dataset and matters to no score of given features: warnings, where training would stop."""
+    from bdlf import build
+    from bdlf.data.problems import Collected
+    from bdlf.data.published import quick_findings
+    from bdlf.data.tree import file_stats
+    from bdlf.runs.logs import warn_of
+
+    if source.root is None:
+        return []
+    problems = Collected()
+    everything = build.build_listing(source, problems=problems)
+    empty = table["path"][file_stats(Path(source.root), table["path"].tolist())[:, 0] == 0]
+    findings = [finding.message for finding in problems.findings]
+    if len(empty):
+        findings.append(f"{len(empty)} of {len(table)} test images are empty files, {empty.iloc[0]} first")
+    findings += quick_findings(everything, source.root)
+    warn_of(findings, source.name)
+    return findings
+
+
+def _collate(config: EvaluateConfig) -> None:
+    from bdlf.runs.collate import collate_splits, run_folders
+
+    folders = run_folders(config.splits)
+    facts, metrics = collate_splits(folders)
+    output = (
+        Path(config.output) if config.output else Path("evaluations") / f"{facts['label']}-{_digest(facts['run_ids'])}"
+    )
+    _record(output, metrics, None, run_id=None, **facts, selection=None)
+
+
+def _asked_protocol(config: EvaluateConfig) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(config.evaluation).items() if value is not None}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _record(output: Path, metrics: list[dict[str, Any]], scores: Any, **facts: Any) -> None:
+    from bdlf.runs.record import write_per_query, write_result
+    from bdlf.runs.table import show_result
+
+    if (output / "config.yaml").exists():
+        raise InputError(f"output={output} is a run folder, whose own result is never replaced; choose another output=")
+    if scores is not None:
+        write_per_query(output / "per_query.npz", scores)
+    show_result(write_result(output / "result.json", metrics=metrics, **facts))
     log.info("written to %s", output / "result.json")
-    return DONE
 
 
 if __name__ == "__main__":
-    run_command("evaluate", EvaluateConfig, evaluate, __doc__ or "")
+    run_command("evaluate", EvaluateConfig, evaluate, __doc__ or "", folder="on_disk")

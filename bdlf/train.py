@@ -31,9 +31,10 @@ def train(config: Config) -> int:
     """One job: show its result when it is finished, go on when it was cut off, else start. Returns the exit code."""
     from bdlf import build
     from bdlf.data import fingerprint
+    from bdlf.data.published import quick_findings
     from bdlf.runs.folder import RunFolder
     from bdlf.runs.identity import run_id, run_path
-    from bdlf.runs.logs import log_to, show_on_screen
+    from bdlf.runs.logs import log_to, show_on_screen, warn_of
     from bdlf.runs.table import show_result
 
     show_on_screen()
@@ -45,6 +46,7 @@ def train(config: Config) -> int:
         "label": folder.path.parent.name.rpartition("-")[0],
         "dataset": build.dataset_name(config.dataset),
         "fingerprint": fingerprint(listing, config.dataset.root),
+        "test_fingerprint": fingerprint(listing[listing["split"] == "test"], config.dataset.root),
         "seed": config.seed,
     }
     if config.rerun and not config.dry_run:
@@ -55,8 +57,10 @@ def train(config: Config) -> int:
         return DONE
     if config.dry_run:
         return _describe(config, folder, listing)
+    facts["dataset_findings"] = quick_findings(listing, config.dataset.root)
     with log_to(folder.log):
         log.info("run %s in %s", facts["run_id"], folder.path)
+        warn_of(facts["dataset_findings"], config.dataset.name)
         try:
             show_result(_run(config, folder, listing, facts))
         except KeyboardInterrupt:
@@ -72,11 +76,12 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     import torch
 
     from bdlf import build
-    from bdlf.evaluation import Scores
     from bdlf.files import write_text
+    from bdlf.runs.card import flat_rows, summary
     from bdlf.runs.metrics_log import MetricsLog
-    from bdlf.runs.record import metric_columns, metric_values, source_state, write_per_query, write_result
+    from bdlf.runs.record import source_state, training_columns, write_per_query, write_result
     from bdlf.runs.tracker import Tracker
+    from bdlf.scoring import Scorer
     from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
     from bdlf.training.ema import averaged_copy
     from bdlf.training.loop import fit
@@ -85,35 +90,36 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     fabric = build.build_fabric(config)
     torch.manual_seed(config.seed)
     resumed = folder.checkpoint.is_file()
-    sampler = build.build_sampler(config, listing)
-    settings = build.build_settings(config, listing)
+    table = build.build_partition(config, listing)
+    sampler = build.build_sampler(config, table)
     objective = build.build_objective(config)
     network = build.build_model(config, len(sampler.pids), objective, weights="none" if resumed else None)
     optimizer = build.build_optimizer(config.optimizer, network)
     model, optimizer = fabric.setup(network, optimizer)
     averaged = averaged_copy(network, config.ema.decay) if config.ema.enabled else None
-    models = build.models_to_score(network, averaged)
     recipe = build.build_recipe(config)
     augmentation = build.build_augmentation(config)
     store = build.build_store(config, listing)
-    rows = build.training_rows(listing)
+    rows = build.training_rows(table)
+    identity = {key: facts[key] for key in ("run_id", "fingerprint")} | {"commit": source_state()["commit"]}
+    weights = {"model": network, **({"averaged": averaged} if averaged is not None else {})}
+    models = build.models_to_score(network, averaged)
+    scorer = Scorer(config, folder, weights, models, store, table, fabric.device, identity)
 
     # Where an earlier process stopped
-    parts = {"model": network, "optimizer": optimizer, **({"averaged": averaged} if averaged is not None else {})}
     first_epoch, seconds = 0, 0.0
     if resumed:
         state = load_checkpoint(folder.checkpoint, device=fabric.device)
         folder.require_same_run(folder.checkpoint, state["run_id"], facts["run_id"])
         folder.require_fingerprint(state["fingerprint"], facts["fingerprint"])
         folder.warn_of_commit(state["commit"])
-        for name, part in parts.items():
+        for name, part in {**weights, "optimizer": optimizer}.items():
             part.load_state_dict(state[name])
         first_epoch, seconds = state["epoch"], state["seconds"]
         log.info("going on at epoch %d of %d", first_epoch + 1, config.schedule.epochs)
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
-    metrics = MetricsLog(
-        folder.metrics, metric_columns(objective.terms, settings, list(models)), keep_epochs=first_epoch
-    )
+    columns = training_columns(objective.terms) + scorer.columns
+    metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
     tracker = Tracker(
         config.tracker.name,
         folder=folder.path,
@@ -123,21 +129,10 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
         project=config.tracker.project,
         entity=config.tracker.entity,
     )
-    scored: tuple[list[dict[str, Any]], list[Scores]] | None = None
-
-    def score_if_due(epoch: int) -> None:
-        nonlocal scored
-        every = config.evaluation.every
-        if epoch + 1 == config.schedule.epochs or (every and (epoch + 1) % every == 0):
-            scored = build.score_models(
-                config, models, store, listing, settings, fabric.device, facts["dataset"], epoch, "last_epoch"
-            )
-            metrics.amend(metric_values(scored[0]))
-
     try:
         # Train: an epoch, its row and its checkpoint, then its scores. What a kill left unscored is scored first.
         if first_epoch:
-            score_if_due(first_epoch - 1)
+            scorer.after_epoch(first_epoch - 1, metrics)
         for record in fit(
             fabric, model, network, optimizer, averaged, objective, sampler, augmentation, store, rows, recipe,
             first_epoch=first_epoch,
@@ -145,20 +140,14 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             epoch = int(record["epoch"])
             seconds += record["seconds"]
             metrics.append({**record, "memory_gib": _peak_memory_gib(fabric.device)})
-            states = {name: part.state_dict() for name, part in parts.items()}
-            identity = {
-                "run_id": facts["run_id"],
-                "fingerprint": facts["fingerprint"],
-                "commit": source_state()["commit"],
-            }
+            states = {name: part.state_dict() for name, part in {**weights, "optimizer": optimizer}.items()}
             save_checkpoint(folder.checkpoint, {**states, **identity, "epoch": epoch + 1, "seconds": seconds})
-            score_if_due(epoch)
+            scorer.after_epoch(epoch, metrics)
             tracker.epoch(metrics.rows[-1])
             log.info("%s", _epoch_line(metrics.rows[-1], config.schedule.epochs))
 
         # Record
-        assert scored is not None  # the last epoch is always due
-        result_rows, scores = scored
+        (result_rows, scores), chosen = scorer.result()
         write_per_query(folder.per_query, scores)
         images = config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images
         result = write_result(
@@ -166,7 +155,8 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             metrics=result_rows,
             **facts,
             variant=config.variant,
-            selection="last_epoch",
+            selection=config.selection,
+            chosen=chosen,
             epochs=config.schedule.epochs,
             steps_per_epoch=sampler.steps_per_epoch,
             train_seconds=seconds,
@@ -176,7 +166,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             device=build.device_name(fabric.device),
             precision=config.precision,
         )
-        tracker.result(metric_values(result_rows))
+        tracker.result(summary(result), flat_rows(result))
     except BaseException:
         tracker.close(failed=True)
         raise
@@ -191,15 +181,16 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     from bdlf import build
 
     build.build_fabric(config)
-    sampler = build.build_sampler(config, listing)
-    settings = build.build_settings(config, listing)
+    table = build.build_partition(config, listing)
+    sampler = build.build_sampler(config, table)
+    settings = build.build_settings(config, table)
     objective = build.build_objective(config)
     network = build.build_model(config, len(sampler.pids), objective)
     build.build_recipe(config)
     trained = sum(parameter.numel() for parameter in network.parameters())
     state = f"{'goes on' if folder.checkpoint.is_file() else 'starts'} in {folder.path}"
     log.info("dry run: %s", state)
-    log.info("images     %s", ", ".join(f"{split} {count}" for split, count in listing["split"].value_counts().items()))
+    log.info("images     %s", ", ".join(f"{split} {count}" for split, count in table["split"].value_counts().items()))
     log.info(
         "batches    %d epochs x %d steps of %d images",
         config.schedule.epochs,

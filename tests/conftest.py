@@ -13,7 +13,7 @@ install_import_hook(
 )
 
 from bdlf.command import run_command  # noqa: E402
-from bdlf.config import Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
+from bdlf.config import CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
 
 torch.set_num_threads(1)  # tensors here are small: a second thread only waits
 
@@ -41,13 +41,19 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         module = importlib.import_module(f"bdlf.{name}")
-        schema = {"train": Config, "evaluate": EvaluateConfig, "synthesize": SynthesizeConfig}[name]
+        schema = {"train": Config, "evaluate": EvaluateConfig, "check": CheckConfig, "synthesize": SynthesizeConfig}
         primary = "config" if name == "train" else name
         monkeypatch.setattr(sys, "argv", [f"bdlf.{name}", *arguments])
         GlobalHydra.instance().clear()
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            run_command(primary, schema, getattr(module, name), module.__doc__ or "")
+            run_command(
+                primary,
+                schema[name],
+                getattr(module, name),
+                module.__doc__ or "",
+                folder="on_disk" if name in ("evaluate", "check") else "",
+            )
         out, err = capsys.readouterr()
         return int(stopped.value.code or 0), out, err
 

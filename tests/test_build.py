@@ -20,9 +20,11 @@ def composed(*overrides: str) -> Config:
         return OmegaConf.to_object(compose("config", list(overrides)))
 
 
-def test_validation_identities_are_trained_on_and_test_ones_are_not():
+def test_validation_identities_are_trained_on_unless_they_choose_the_epoch():
     table = pd.DataFrame({"split": ["test", "train", "val", "test", "train"]})
-    assert build.training_rows(table).tolist() == [1, 2, 4]
+    for rule, rows in {"last_epoch": [1, 2, 4], "best_on_test": [1, 2, 4], "validation": [1, 4]}.items():
+        partition = build.build_partition(composed("dataset=sysu", f"selection={rule}"), table)
+        assert build.training_rows(partition).tolist() == rows
 
 
 def test_rates_of_the_groups_on_the_papers_recipe():
@@ -40,14 +42,14 @@ def test_rates_of_the_groups_on_the_papers_recipe():
 def test_options_reach_the_parts():
     config = composed(
         *("loss.skd.form=literal", "loss.tri.margin=0.7", "loss.okl.reduction=mean", "loss.ramp=0.5", "dfe.blocks=2"),
-        *("dfe.stage=2", "dfe.scale=exp", "dfe.norm=per_modality", "beg=orthogonal", "beg.fusion_scaled=false"),
+        *("dfe.stage=2", "dfe.scale=exp", "dfe.norm=shared", "beg=orthogonal", "beg.fusion_scaled=false"),
         *("backbone.pooling=avg", "backbone.last_stride=2", "augment.erase=0.25", "augment.pad=3"),
     )
     objective = build.build_objective(config)
     assert objective._options["skd"]["form"] == "literal" and objective._options["tri"] == {"margin": 0.7}
     assert objective._options["okl"] == {"reduction": "mean"} and objective._ramp == 0.5
     network = build.build_model(config, 5, objective)
-    assert len(network.detail.chain.couplings) == 2 and network.stage == 2 and len(network.detail.norms) == 2
+    assert len(network.detail.chain.couplings) == 2 and network.stage == 2 and len(network.detail.norms) == 1
     assert network.detail.chain.couplings[0].scale == "exp" and network.projection.form == "orthogonal"
     assert not network.fusion.scaled and network.backbone.pooling == "avg"
     assert network.backbone.resnet.layer4[0].conv1.stride == (2, 2) and network.classifier.out_features == 5

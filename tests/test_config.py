@@ -11,11 +11,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf.command import explain, register
-from bdlf.config import LOSS_GROUPS, Config, active_weights, config_folder, terms_in
+from bdlf.config import (
+    LOSS_GROUPS,
+    CheckConfig,
+    Config,
+    EvaluateConfig,
+    active_weights,
+    config_folder,
+    terms_in,
+)
 
 CONF = config_folder("conf")
 OPTIONS = sorted(
-    f"{file.parent.relative_to(CONF).as_posix()}={file.stem}" for file in CONF.rglob("*.yaml") if file.parent != CONF
+    f"{file.parent.relative_to(CONF).as_posix()}={file.stem}"
+    for file in CONF.rglob("*.yaml")
+    if file.parent != CONF and CONF / "on_disk" not in file.parents
 ) + [f"sweeps={file.stem}" for file in sorted(config_folder("sweeps").glob("*.yaml"))]
 
 ALL = [
@@ -216,11 +226,25 @@ def test_weights_are_known_by_their_content(tmp_path):
 def test_every_yaml_is_reached():
     """A file that no group option names would never be read."""
     primary = {file.stem for file in CONF.glob("*.yaml")}
-    assert primary == {"config", "evaluate", "synthesize"}
+    assert primary == {"config", "synthesize"}
+    assert {file.stem for file in (CONF / "on_disk").glob("*.yaml")} == {"evaluate", "check"}
+    assert {file.stem for file in (CONF / "on_disk/dataset").glob("*.yaml")} == {"sysu", "regdb", "llcm", "synthetic"}
     groups = {option.split("=")[0] for option in OPTIONS}
     defaults = OmegaConf.load(CONF / "config.yaml").defaults
     listed = {key for entry in defaults if OmegaConf.is_dict(entry) for key in entry}
     assert groups == {key for key in listed if not key.startswith("override ")}
+
+
+@pytest.mark.parametrize("name", ["sysu", "regdb", "llcm", "synthetic"])
+def test_every_command_finds_a_dataset_in_the_same_place(name, monkeypatch):
+    monkeypatch.setenv("BDLF_DATA", "/data")
+    trained = composed.__wrapped__(f"dataset={name}").dataset  # not one composed in another environment
+    for command, schema in {"evaluate": EvaluateConfig, "check": CheckConfig}.items():
+        register(schema, command)
+        with initialize_config_dir(str(CONF / "on_disk"), version_base="1.3"):
+            source = OmegaConf.to_object(compose(command, [f"dataset={name}"])).dataset
+        assert (source.name, source.root) == (trained.name, trained.root)
+        assert (source.root or "/data").startswith("/data")
 
 
 def test_hash_is_of_what_changes_the_result():

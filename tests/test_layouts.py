@@ -143,3 +143,81 @@ def test_the_smallest_tree_is_read_back(tmp_path, layout):
         write_layout(layout, tmp_path / str(seed), seed=seed, identities=4, images=1, height=16, width=8)
         table = listing(layout, tmp_path / str(seed))
         assert set(table["split"]) >= {"train", "test"} and set(table["modality"]) == {"vis", "ir"}
+
+
+def test_splits_of_regdb_are_collated_and_never_swapped(on_files, command, tmp_path):
+    for split in (1, 2, 3):
+        code, _, err = on_files("regdb", f"dataset.split={split}")
+        assert code == 0, err
+    runs = sorted((tmp_path / "out" / "regdb").glob("*/seed0"))
+    results = [json.loads((run / "result.json").read_text()) for run in runs]
+    assert len(runs) == 3 and len({result["fingerprint"] for result in results}) == 3
+
+    code, out, err = command("evaluate", f"splits={tmp_path}/out/regdb/*/seed0", f"output={tmp_path}/mean")
+    assert code == 0 and "4, 5, 6, 7, 8, 9, 10 missing" in out, err
+    mean = json.loads((tmp_path / "mean" / "result.json").read_text())
+    assert mean["splits"] == [1, 2, 3] and "mean over splits 1, 2, 3" in out
+    for index, row in enumerate(mean["metrics"]):
+        values = [result["metrics"][index]["mean"]["mAP"] for result in results]
+        assert row["mean"]["mAP"] == pytest.approx(np.mean(values)) and len(set(values)) > 1
+        assert row["std"]["mAP"] == pytest.approx(np.std(values, ddof=1)) and row["split"] is None
+        assert sorted(trial["mAP"] for trial in row["trials"]) == sorted(values)
+        assert row["queries"] == sum(result["metrics"][index]["queries"] for result in results)
+
+    second = next(run for run, result in zip(runs, results, strict=True) if result["metrics"][0]["split"] == 2)
+    code, _, err = command("evaluate", f"run={second}", "dataset.split=1", "devices=cpu")
+    assert code == 2 and "was trained on split 2" in err and "one model for each split" in err
+    assert on_files("regdb", "seed=1")[0] == 0
+    for wrong, part in {
+        f"[{second},{second.parent}/../*/seed1]": "differ in more than their split",
+        f"[{tmp_path}/out/regdb/*/seed?]": "second run of split 1",
+        f"{tmp_path}": "config.yaml does not exist",
+    }.items():
+        code, _, err = command("evaluate", f"splits='{wrong}'" if "[" not in wrong else f"splits={wrong}")
+        assert code == 2 and part in err and err.count("\n") == 1, err
+
+
+def test_features_of_other_code_on_sysus_tree(command, tmp_path):
+    """Only the test half matters, and only its names: no image is opened, what else is wrong is a warning."""
+    root = tmp_path / "cam3 cam12" / "SYSU-MM01"
+    write_layout("sysu", root, identities=12, images=11, height=16, width=8)
+    test = listing("sysu", root).query("split == 'test'")
+    centre = np.random.default_rng(0).normal(size=(test["pid"].max() + 1, 6))
+    noise = np.random.default_rng(1).normal(size=(len(test), 6))
+    order = np.random.default_rng(2).permutation(len(test))
+    features = (centre[test["pid"]] + 0.7 * noise)[order]
+    names = {"pids": "pid", "camids": "camid"}
+    np.savez(
+        tmp_path / "theirs.npz",
+        features=features,
+        modalities=test["modality"].to_numpy(dtype=str)[order],
+        paths=test["path"].to_numpy(dtype=str)[order],
+        **{name: test[column].to_numpy()[order] for name, column in names.items()},
+    )
+
+    def scored(*asked: str) -> tuple[list[dict], str]:
+        where = [f"features={tmp_path}/theirs.npz", "dataset=sysu", f"dataset.root='{root}'", f"output={tmp_path}/out"]
+        code, out, err = command("evaluate", *where, *asked)
+        assert code == 0, err
+        return json.loads((tmp_path / "out" / "result.json").read_text())["metrics"], out
+
+    intact = {}
+    for shots, gallery in ((1, "agw"), (1, "official"), (10, "official")):
+        asked = (f"evaluation.shots={shots}", f"evaluation.gallery={gallery}")
+        intact[asked], out = scored(*asked)
+        assert [(row["mode"], row["shots"], row["gallery"], len(row["trials"])) for row in intact[asked]] == [
+            ("all", shots, gallery, 10),
+            ("indoor", shots, gallery, 10),
+        ]
+        assert "warning" not in out and "(synthetic)" in out
+    assert len({str(rows) for rows in intact.values()}) == 3
+
+    (root / test["path"].iloc[0]).write_bytes(b"")  # the rest was drawn from the names
+    (root / test["path"].iloc[1]).parent.joinpath("Thumbs.db").write_bytes(b"stray")
+    (root / "cam1" / "Thumbs.db").write_bytes(b"stray")
+    shutil.rmtree(next(path for path in root.glob("cam[36]/*") if int(path.name) not in set(test["pid"])))
+    (root / "exp" / "val_id.txt").unlink()
+    for asked, rows in intact.items():
+        damaged, out = scored(*asked)
+        assert damaged == rows
+        assert all(part in out for part in ("1 of", "are empty files", "missing", "val_id.txt", "bdlf.check"))

@@ -24,7 +24,8 @@ FLOORS = {
     "training": 3,
     "runs": 4,
     "build": 5,
-    **dict.fromkeys(["train", "evaluate", "synthesize"], 6),
+    "scoring": 6,
+    **dict.fromkeys(["train", "evaluate", "check", "synthesize"], 7),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -50,7 +51,7 @@ def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
                 assert room(name) == own or FLOORS[room(name)] < FLOORS[own], f"{own} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["config", "command", "errors", "files", "train", "evaluate", "synthesize"])
+@pytest.mark.parametrize("name", ["config", "command", "errors", "files", "train", "evaluate", "check", "synthesize"])
 def test_commands_start_without_torch(name):
     """`--help` and a typo must answer at once."""
     code = f"import bdlf.{name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from bdlf.objective import Objective
 from bdlf.runs.folder import read_config
 from bdlf.runs.identity import run_id
-from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
+from bdlf.training.checkpoint import load_checkpoint
 
 KEYS = [
     "dataset",
@@ -209,10 +208,10 @@ def test_damaged_or_foreign_checkpoints_are_refused_and_kept(tiny_run, tmp_path,
 
 
 def test_what_scoring_breaks_is_scored_on_the_next_call(tiny_run, tmp_path, monkeypatch):
-    from bdlf import build
+    from bdlf import scoring
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "score_models", lambda *_: (_ for _ in ()).throw(MemoryError("too little")))
+        patch.setattr(scoring, "score_models", lambda *_, **__: (_ for _ in ()).throw(MemoryError("too little")))
         code, _, err = tiny_run()
     assert code == 1 and "too little" in err
     folder = folder_of(tmp_path)
@@ -221,28 +220,6 @@ def test_what_scoring_breaks_is_scored_on_the_next_call(tiny_run, tmp_path, monk
     assert code == 0 and "epoch 2/2" not in out
     row = json.loads((folder / "result.json").read_text())["metrics"][0]
     assert pd.read_csv(folder / "metrics.csv")["mAP/ir_to_vis-all-all/ema"].iloc[-1] == row["mean"]["mAP"]
-
-
-def test_averaged_and_raw_are_not_mixed_up(tiny_run, command, tmp_path):
-    """With a decay near 1 and few steps, the average is the mean of all weights; at decay 0 it is the raw model."""
-    tiny_run("ema.decay=0.0")
-    rows = json.loads((folder_of(tmp_path) / "result.json").read_text())["metrics"]
-    assert [row["mean"] for row in rows[:2]] == [row["mean"] for row in rows[2:]]
-    checkpoint = folder_of(tmp_path) / "checkpoints" / "last.pt"
-    state = load_checkpoint(checkpoint)
-    state["averaged"]["module.backbone.resnet.conv1.weight"].zero_()
-    del state["schema"]
-    save_checkpoint(checkpoint, state)
-    command(
-        "evaluate",
-        f"run={folder_of(tmp_path)}",
-        "devices=cpu",
-        f"data.cache_dir={tmp_path}/cache",
-        f"output={tmp_path}/e",
-    )
-    again = json.loads((tmp_path / "e" / "result.json").read_text())["metrics"]
-    assert [row["mean"] for row in again[2:]] == [row["mean"] for row in rows[2:]]
-    assert [row["mean"] for row in again[:2]] != [row["mean"] for row in rows[:2]]
 
 
 def test_a_run_of_other_images_is_refused(tiny_run, tmp_path):
@@ -267,53 +244,6 @@ def test_dry_run_writes_nothing_and_says_what_would_run(tiny_run, tmp_path):
     code, out, _ = tiny_run("dry_run=true", "variant=dfe_app")
     assert code == 0 and not list(tmp_path.iterdir())
     assert all(part in out for part in ("starts in", "dfe_app", "2 epochs x 2 steps", "fkl x 1", "M parameters"))
-
-
-def test_evaluate_gives_the_numbers_of_the_run(tiny_run, command, tmp_path):
-    tiny_run()
-    folder = folder_of(tmp_path)
-    recorded = (folder / "result.json").read_bytes()
-    code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
-    assert code == 0, err
-    (again,) = folder.glob("evaluations/*/result.json")
-    assert json.loads(again.read_text())["metrics"] == json.loads(recorded)["metrics"]
-    assert (folder / "result.json").read_bytes() == recorded
-    code, _, err = command(
-        "evaluate",
-        f"run={folder}",
-        "evaluation.direction=ir_to_vis",
-        "evaluation.feature=before_bn",
-        f"output={tmp_path}/other",
-        "devices=cpu",
-    )
-    assert code == 0, err
-    rows = json.loads((tmp_path / "other" / "result.json").read_text())["metrics"]
-    assert [(row["model"], row["direction"], row["feature"]) for row in rows] == [
-        *(("ema", "ir_to_vis", "before_bn"), ("raw", "ir_to_vis", "before_bn")),
-    ]
-    assert rows[0]["mean"] != json.loads(recorded)["metrics"][0]["mean"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["run=nowhere"], ["nowhere/config.yaml does not exist", "run="]),
-        ([], ["missing mandatory value: run"]),
-        (["run=x", "evaluation.modes=all"], ["evaluation.modes", "did you mean 'evaluation.mode'"]),
-    ],
-)
-def test_evaluate_refuses(command, arguments, parts):
-    code, _, err = command("evaluate", *arguments)
-    assert code == 2 and all(part in err for part in parts) and err.count("\n") == 1, err
-
-
-def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path):
-    tiny_run()
-    folder = folder_of(tmp_path)
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("label: null", "label: ${oc.env:HOME}"))
-    code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
-    assert code == 2 and "interpolation" in err and os.environ["HOME"] not in err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bdlf.data.llcm import read_llcm
+from bdlf.data.problems import STRICT, Problems
 from bdlf.data.regdb import read_regdb
 from bdlf.data.sysu import read_sysu
 from bdlf.data.tree import Row, file_stats
@@ -24,7 +25,13 @@ _FOLDER_NAMES = {"sysu": "SYSU-MM01", "regdb": "RegDB", "llcm": "LLCM"}
 
 
 def listing(
-    name: str, root: str | Path | None, *, split: int = 1, synthetic: Mapping[str, Any] | None = None
+    name: str,
+    root: str | Path | None,
+    *,
+    split: int = 1,
+    synthetic: Mapping[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
+    problems: Problems = STRICT,
 ) -> pd.DataFrame:
     """The images of the dataset `name` under `root`, checked and in an order that no file system influences.
 
@@ -34,38 +41,49 @@ def listing(
     among the images and is none.
 
     `split` is RegDB's, 1 to 10. `synthetic` holds the keyword arguments of `synthetic_listing`, whose table has the
-    factors of every image as further columns; it has no files, so its `root` is None.
+    factors of every image as further columns; it has no files, so its `root` is None. Only the `splits` are read and
+    checked (None: all): files of the others may be absent.
 
     Raises `InputError`, naming the file and the remedy, for an unknown name, an absent root, a dataset extracted by
-    half, a wrong split file, or a training identity that one modality lacks.
+    half, a wrong split file, or a training identity that one modality lacks. Where `problems` collects, only the first
+    two are raised, and the table has what is readable.
     """
     if name not in DATASETS:
         raise InputError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
     if name != "regdb" and split != 1:
         raise InputError(f"{name} has one split only, so dataset.split={split} means nothing: leave it at 1")
+    known = SPLITS if name == "sysu" else ("train", "test")
+    wanted = known if splits is None else tuple(one for one in known if one in splits)
+    if unknown := set(splits or ()) - set(known):
+        raise InputError(f"{name} has no split {min(unknown)!r}: choose of {', '.join(known)}")
     if name == "synthetic":
         from bdlf.data.synthetic_factors import synthetic_listing
 
         table = synthetic_listing(**(synthetic or {}))
+        table = table[table["split"].isin(wanted)].reset_index(drop=True)
         table.attrs.update(name=name, passed_over=[])
     else:
         if synthetic is not None:
             raise InputError(f"{name} takes no options of the synthetic dataset: leave {', '.join(synthetic)} out")
         folder = _require_root(name, root)
         if name == "sysu":
-            rows, passed_over = read_sysu(folder)
+            rows, passed_over = read_sysu(folder, wanted, problems)
         elif name == "regdb":
-            rows, passed_over = read_regdb(folder, split)
+            rows, passed_over = read_regdb(folder, split, wanted, problems)
         else:
-            rows, passed_over = read_llcm(folder)
+            rows, passed_over = read_llcm(folder, wanted, problems)
         table = _table(rows)
         table.attrs.update(name=name, passed_over=passed_over)
-    check(table)
+    check(table, trained="train" in wanted, problems=problems)
     return table
 
 
-def check(table: pd.DataFrame) -> None:
-    """Raises `InputError` where a listing breaks its promises; says which identity or file, and what to do."""
+def check(table: pd.DataFrame, *, trained: bool = True, problems: Problems = STRICT) -> None:
+    """Raises `InputError` where a listing breaks its promises; says which identity or file, and what to do.
+
+    `trained`: whether it must have training images, of every training identity in both modalities. Wrong contents go to
+    `problems`.
+    """
     name = table.attrs.get("name")
     if name not in DATASETS:
         raise InputError(f"a listing's attrs['name'] is {name!r}: use one of {', '.join(DATASETS)}")
@@ -78,24 +96,33 @@ def check(table: pd.DataFrame) -> None:
             raise InputError(f"{name}: {column} {unknown[0]!r} in the listing: use one of {', '.join(known)}")
     places = table.groupby("pid")["split"].nunique()
     shared = places.index[places > 1]
-    if len(shared):
-        raise InputError(
-            f"{name}: identity {shared[0]} is in two splits ({len(shared)} such identities): restore the split files"
-        )
+    for pid in shared:
+        message = f"{name}: identity {pid} is in two splits ({len(shared)} such identities): restore the split files"
+        problems.report("identity in two splits", f"identity {pid}", message)
     twice = table["path"][table["path"].duplicated()]
-    if len(twice):
-        raise InputError(f"{name}: {twice.iloc[0]} is listed twice ({len(twice)} such rows): list each image once")
-    # Everyone trains on SYSU's validation identities too, so they must be as complete.
-    train = table[table["split"] != "test"]
+    for path in twice:
+        message = f"{name}: {path} is listed twice ({len(twice)} such rows): list each image once"
+        problems.report("image listed twice", path, message)
+    if trained:
+        _check_training(name, table[table["split"] != "test"], problems)
+
+
+def _check_training(name: str, train: pd.DataFrame, problems: Problems) -> None:
+    """Everyone trains on SYSU's validation identities too, so they must be as complete."""
     if not (train["split"] == "train").any():
-        raise InputError(f"{name}: there is no training image: give at least one training identity")
+        message = f"{name}: there is no training image: give at least one training identity"
+        problems.report("no training image", "train", message)
     for modality, word in MODALITIES.items():
         lacking = np.setdiff1d(train["pid"], train["pid"][train["modality"] == modality])
-        if len(lacking):
-            some = ", ".join(map(str, lacking[:5])) + (", ..." if len(lacking) > 5 else "")
-            raise InputError(
-                f"{name}: {len(lacking)} training identities have no {word} image ({some}): "
-                "extract the dataset again, or take them out of the split files"
+        some = ", ".join(map(str, lacking[:5])) + (", ..." if len(lacking) > 5 else "")
+        remedy = "extract the dataset again, or take it out of the split files"
+        for pid in lacking:
+            problems.report(
+                f"training identity without {word} image",
+                f"identity {pid}",
+                f"{name}: training identity {pid} has no {word} image: {remedy}",
+                strict=f"{name}: {len(lacking)} training identities have no {word} image ({some}): "
+                f"{remedy.replace(' it ', ' them ')}",
             )
 
 

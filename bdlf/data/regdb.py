@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from bdlf.data.problems import Problems
 from bdlf.data.tree import Row, read_index, require_folders, require_images, require_one_label_each
 from bdlf.errors import InputError
 
 SPLITS = range(1, 11)
-_FOLDERS = {"visible": ("Visible", "vis", 1), "thermal": ("Thermal", "ir", 2)}
+FOLDERS = {"visible": ("Visible", "vis", 1), "thermal": ("Thermal", "ir", 2)}
+"""Word in an index file's name: folder, modality, camera."""
 
 
-def read_regdb(root: Path, split: int) -> tuple[dict[str, list[Row]], list[str]]:
-    """Rows of 'train' and 'test' of one of the ten splits, and what was passed over.
+def read_regdb(
+    root: Path, split: int, halves: Sequence[str], problems: Problems
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """Rows of `halves`, of 'train' and 'test', of one of the ten splits, and what was passed over.
 
     The pid is the number of the identity's folder, not the label on the line: labels start at 0 in the training half
     and again in the test half, for different people, and differ from split to split; the folder's number is one
@@ -20,16 +25,26 @@ def read_regdb(root: Path, split: int) -> tuple[dict[str, list[Row]], list[str]]
     """
     if split not in SPLITS:
         raise InputError(f"regdb has the splits {SPLITS[0]} to {SPLITS[-1]}, not {split}: set dataset.split to one")
-    require_folders(root, ["idx", *(folder for folder, _, _ in _FOLDERS.values())])
-    halves: dict[str, list[Row]] = {}
+    missing = require_folders(root, ["idx", *(folder for folder, _, _ in FOLDERS.values())], problems)
+    rows_of: dict[str, list[Row]] = {half: [] for half in halves}
     passed_over: list[str] = []
-    for half in ("train", "test"):
-        lines, rows = [], []
-        for word, (folder, modality, camera) in _FOLDERS.items():
-            listed = read_index(root, f"idx/{half}_{word}_{split}.txt", folder)
-            lines += listed
-            rows += [Row(line.path, line.pid, camera, modality) for line in listed]
-        require_one_label_each(lines)
-        passed_over += require_images(root, lines)
-        halves[half] = rows
-    return halves, passed_over
+    if "idx" in missing:
+        return rows_of, passed_over
+    for half, rows in rows_of.items():
+        listed = {
+            word: read_index(root, f"idx/{half}_{word}_{split}.txt", folder, problems)
+            for word, (folder, _, _) in FOLDERS.items()
+        }
+        lines = [line for part in listed.values() for line in part]
+        require_one_label_each(root, lines, problems)
+        present, strays = require_images(root, lines, problems)
+        passed_over += strays
+        for word, (_, modality, camera) in FOLDERS.items():
+            rows += [Row(line.path, line.pid, camera, modality) for line in listed[word] if line.path in present]
+        visible, thermal = ({line.pid for line in listed[word]} for word in FOLDERS)
+        if visible and thermal and visible != thermal:
+            where = f"idx/{half}_*_{split}.txt"
+            some = ", ".join(map(str, sorted(visible ^ thermal)[:5]))
+            message = f"{root / where}: visible and thermal name different people ({some}): restore both files"
+            problems.suspect("lists name different people", where, message)
+    return rows_of, passed_over

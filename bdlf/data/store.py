@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ _CHUNK = 256  # images in memory at a time
 _NAMED = 5  # bad files that a message names
 _PROBES = 8  # rendered rows that a key covers
 
+T = TypeVar("T")
 Render = Callable[[pd.DataFrame, int, int], ndarray]
 
 
@@ -125,18 +127,43 @@ def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int) -> Iter
         )
 
 
-def _decode(file: str, height: int, width: int) -> ndarray | str:
-    """(height, width, 3) RGB, or why there is none."""
+class BadImageError(ValueError):
+    """An image file that cannot be used: `kind` is the same words for the same cause, the message says more."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the image in `file`; it must have all pixels decoded. Raises `BadImageError`."""
     try:
         with Image.open(file) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
-                return f"{image.width} x {image.height} pixels, more than the {limit} allowed"
-            return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
-    except UnidentifiedImageError:
-        return "not an image" if os.path.getsize(file) else "empty"
+                pixels = f"{image.width} x {image.height} pixels, more than the {limit} allowed"
+                raise BadImageError("image too large", pixels)
+            return use(image)
+    except UnidentifiedImageError as error:
+        kind, why = ("not an image", "not an image") if os.path.getsize(file) else ("empty image", "empty")
+        raise BadImageError(kind, why) from error
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImageError("image too large", " ".join(str(error).split())) from error
     except Exception as error:  # of any kind: Pillow's decoders raise what they please on broken files
-        return " ".join(str(error).split()) or type(error).__name__
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise BadImageError("image truncated or damaged", why) from error
+
+
+def _decode(file: str, height: int, width: int) -> ndarray | str:
+    """(height, width, 3) RGB, or why there is none."""
+    try:
+        return read_image(
+            file, lambda image: np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
+        )
+    except BadImageError as error:
+        return str(error)
 
 
 def _open(file: Path, shape: tuple[int, ...], key: str) -> np.memmap | None:

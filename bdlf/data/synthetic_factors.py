@@ -24,15 +24,15 @@ from bdlf.errors import InputError
 # --- Difficulty. Larger is harder, except IDENTITY_SPREAD, where larger is easier. ---
 IDENTITY_SPREAD = 1.0
 """Width of the continuous shared factors about their middle, 1 = the ranges below."""
-VIEW_JITTER = 6.0
+VIEW_JITTER = 5.0
 """Standard deviation in degrees of the direction a person walks, about the camera's own."""
-CAMERA_VIEW = 15.0
+CAMERA_VIEW = 12.0
 """Cameras look at people from up to this many degrees off the front."""
-BACK_RATE = 0.05
+BACK_RATE = 0.03
 """Share of images that show the person from behind."""
-PLACEMENT_JITTER = 0.4
+PLACEMENT_JITTER = 0.3
 """Multiplies the jitter of position and scale of the person within the frame (an imperfect detector)."""
-LIGHT_JITTER = 0.5
+LIGHT_JITTER = 0.4
 """Multiplies the spread of brightness, light direction and tint over images and cameras."""
 NOISE_LEVEL = 0.025
 """Mean standard deviation of the pixel noise, of a range of 1."""
@@ -41,7 +41,7 @@ PRIVATE_SPREAD = 0.25
 is easier to learn than what both show, and does not help."""
 PALETTES = 2
 """Number of colour palettes the clothes come from, up to 5: likewise."""
-OCCLUSION_RATE = 0.05
+OCCLUSION_RATE = 0.08
 """Share of images with a pole or box before the person."""
 BACKGROUND_CONTRAST = 0.25
 """Modulation of the wall and floor behind the person, in the most structured camera."""
@@ -166,7 +166,7 @@ def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> NDArr
     light = np.exp(LIGHT_JITTER * (lens.normal(0, 0.10) + random.normal(0, 0.10)))
     gradient = LIGHT_JITTER * (lens.normal(0, 0.15) + random.normal(0, 0.10))
     tint = np.exp(LIGHT_JITTER * (lens.normal(0, 0.10, 3) + random.normal(0, 0.03, 3)))
-    ground = lens.uniform(0.08, 0.25) if infrared else lens.uniform(0.25, 0.55)
+    ground = lens.uniform(0.08, 0.25) if infrared else lens.uniform(0.35, 0.70)
     background = np.clip(ground + lens.normal(0, 0.05, 3) + random.normal(0, 0.04), 0.02, 0.98)
     scene = [
         lens.uniform(0.45, 0.80) + random.normal(0, 0.02),

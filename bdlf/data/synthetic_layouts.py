@@ -26,7 +26,7 @@ LAYOUTS = ("sysu", "regdb", "llcm")
 RECORD = "synthetic.json"
 """At the root of every tree written here, and of no other."""
 GENERATOR = "bdlf synthetic pedestrians"
-SCHEMA = 1
+SCHEMA = 2
 JPEG_QUALITY = 95
 REGDB_SPLITS = 10
 SYSU_TRIALS = 10
@@ -56,9 +56,10 @@ def write_layout(
     """Writes a tree that looks like the real set `layout` ('sysu', 'regdb' or 'llcm') and returns its record.
 
     `images` counts per identity and camera that sees it. The record is also left as `synthetic.json`: schema,
-    generator, layout, seed, images, height, width, and `identities` and `counts` (images of each modality) per split;
-    RegDB's splits are the halves of any of its ten. Each layout draws identities of its own, which are in no other
-    layout and not in `synthetic_listing`. A person's factors depend on the seed and their rank alone.
+    generator, layout, seed, images, height, width, and per split `identities`, `counts` (images of each modality) and
+    `cameras` (identities and images by modality and camera); RegDB's splits are the halves of any of its ten. Each
+    layout draws identities of its own, which are in no other layout and not in `synthetic_listing`. A person's factors
+    depend on the seed and their rank alone.
 
     The tree is written beside `root` and renamed, so `root` never holds half of one. A tree written here before is
     replaced. Raises `InputError` for an unknown layout, an impossible size, or a root that holds anything else.
@@ -123,13 +124,18 @@ def _check_root(target: Path) -> bool:
 def _record(plan: pd.DataFrame, **options: object) -> dict[str, object]:
     sizes: dict[str, int] = {}
     counts: dict[str, dict[str, int]] = {}
+    cameras: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for split in ("train", "val", "test"):
         part = plan[plan["split"] == split]
         if part.empty:
             continue
         sizes[split] = int(part["pid"].nunique())
         counts[split] = {kind: int((part["modality"] == kind).sum()) for kind in ("vis", "ir")}
-    return {"schema": SCHEMA, "generator": GENERATOR, **options, "identities": sizes, "counts": counts}
+        cameras[split] = {"vis": {}, "ir": {}}
+        for (kind, camera), own in part.groupby(["modality", "camid"]):
+            cameras[split][kind][str(camera)] = {"identities": int(own["pid"].nunique()), "images": len(own)}
+    sizes_and_counts = {"identities": sizes, "counts": counts, "cameras": cameras}
+    return {"schema": SCHEMA, "generator": GENERATOR, **options, **sizes_and_counts}
 
 
 def _write_images(root: Path, plan: pd.DataFrame, layout: str, seed: int, height: int, width: int) -> None:
@@ -229,8 +235,12 @@ def _plan_regdb(identities: int, images: int, random: np.random.Generator) -> tu
     plan = _plan(rows())
     paths = {key: [own[0] for own in part["paths"]] for key, part in plan.groupby(["pid", "modality"])}
     files = {}
+    drawn: set[tuple[int, ...]] = set()
     for trial in range(1, REGDB_SPLITS + 1):
         order = 1 + random.permutation(identities)
+        while tuple(order) in drawn:  # of four identities there are 24 orders only
+            order = 1 + random.permutation(identities)
+        drawn.add(tuple(order))
         halves = {"train": order[: identities // 2], "test": order[identities // 2 :]}
         for half, pids in halves.items():
             for kind, word in (("vis", "visible"), ("ir", "thermal")):

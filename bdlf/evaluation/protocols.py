@@ -81,8 +81,9 @@ def settings(
     direction: str | None = None,
     gallery: str | None = None,
     reading: str | None = None,
+    split: str = "test",
 ) -> list[Setting]:
-    """The settings to score on the test rows of `listing`; None is every mode and direction, and else the default.
+    """The settings to score on the rows of `listing` in `split`; None is every mode and direction, else the default.
 
     - sysu: queries are all infrared images. Gallery, 10 trials: "agw" (default) draws one visible image per identity
       and camera with Python's generator; "official" takes the 1 or 10 that `<root>/exp/rand_perm_cam.mat` names.
@@ -91,8 +92,8 @@ def settings(
       "agw" draws, 10 trials. Reading "released" turns vis_to_ir around, as the code since June 2023 does: the drawn
       infrared images are the queries and all visible ones the gallery. Its ir_to_vis is that of "paper", the default.
 
-    Raises InputError on an unknown dataset, on what its protocol does not define, on a listing without test images of a
-    modality, and on official galleries that are missing or do not fit the listing.
+    Raises InputError on an unknown dataset, on what its protocol does not define, on a listing without images of a
+    modality in `split`, and on official galleries that are missing or do not fit the listing.
     """
     if dataset not in _KNOWN:
         raise InputError(f"unknown dataset {dataset!r}: known are {', '.join(_KNOWN)}")
@@ -105,11 +106,11 @@ def settings(
             "gallery=agw draws one image per identity and camera, so shots=10 is undefined: take gallery=official"
         )
 
-    test = listing[listing["split"] == "test"]
+    test = listing[listing["split"] == split]
     sides = {modality: test[test["modality"] == modality] for modality in ("vis", "ir")}
     for modality, images in sides.items():
         if images.empty:
-            raise InputError(f"the listing of {dataset} has no test image of modality {modality}: both are needed")
+            raise InputError(f"the listing of {dataset} has no {split} image of modality {modality}: both are needed")
 
     found = []
     for one_mode, one_direction in product(modes, directions):

@@ -12,6 +12,8 @@ from bdlf.errors import InputError
 from bdlf.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from bdlf.evaluation.protocols import Setting
 
+_NAMED = 5  # images that a message names
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -99,7 +101,8 @@ def _lines(features: np.ndarray, rows: np.ndarray, listing: pd.DataFrame, needed
     lines[rows] = np.arange(len(rows))
     missing = needed[lines[needed] < 0]
     if missing.size:
-        raise InputError(f"{missing.size} images that the protocol needs have no feature, {paths[missing[0]]} first")
+        some = ", ".join(paths[missing[:_NAMED]]) + (", ..." if missing.size > _NAMED else "")
+        raise InputError(f"{missing.size} images that the protocol needs have no feature: {some}")
     bad = needed[~np.isfinite(features[lines[needed]]).all(axis=1)]
     if bad.size:
         raise InputError(f"{bad.size} features are not finite, that of {paths[bad[0]]} first")

@@ -25,7 +25,7 @@ class DetailOptions:
     attention_scaled: bool = True
     attention_zero_value: bool = False
     mask_own_identity: bool = False
-    norm: str = "shared"
+    norm: str = "per_modality"
 
 
 class InvertedResidual(nn.Module):
@@ -174,8 +174,8 @@ class DetailExtractor(nn.Module):
 
     - The width map C' -> C, linear without bias, and the BatchNorm without shift [ours]: Eqs. 13 and 14 compare Z^D
       with Zbar^D, so the widths must agree; the BatchNorm is the counterpart of Z's BN-neck.
-    - `norm` [ours]: one BatchNorm `shared` by the modalities, or one `per_modality`, which removes a constant offset
-      between them.
+    - `norm` [ours]: one BatchNorm `per_modality`, or one `shared`, under which a constant offset between the modalities
+      is enough to de-correlate Z^D (Eq. 2), whatever identities the two still share.
     - `invertible=False` [ours]: pooling, width map and BatchNorm alone, Z^D of the rows of Table 2 without DFE.
 
     Raises:
@@ -184,7 +184,7 @@ class DetailExtractor(nn.Module):
 
     def __init__(self, width: int, out_width: int, options: DetailOptions) -> None:
         super().__init__()
-        check_choice("dfe.norm", options.norm, ("shared", "per_modality"))
+        check_choice("dfe.norm", options.norm, ("per_modality", "shared"))
         self.chain: InvertibleChain | None = None
         self.attention: CrossAttention | None = None
         if options.invertible:

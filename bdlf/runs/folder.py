@@ -49,6 +49,10 @@ class RunFolder:
         self.result = path / "result.json"
         self.log = path / "train.log"
 
+    def selected(self, rule: str) -> Path:
+        """The weights of the epoch that a selection rule prefers so far."""
+        return self.path / "checkpoints" / f"{rule}.pt"
+
     def move_aside(self) -> None:
         """Rename an existing folder to `<name>.old1`, `.old2` ...; nothing is deleted."""
         if self.path.exists():

@@ -12,6 +12,7 @@ from typing import Any
 from bdlf.config import Config, active_weights
 from bdlf.errors import InputError
 from bdlf.objective import TERMS
+from bdlf.runs.selection import LAST, VALIDATION, selection_rules
 
 _ELSEWHERE = (
     "seed",
@@ -38,7 +39,13 @@ def canonical(config: Config) -> dict[str, Any]:
     tree = _difference(dataclasses.asdict(config), dataclasses.asdict(Config()))
     for key in _ELSEWHERE:
         tree.pop(key, None)
-    for part, keys in {"dataset": ("root",), "evaluation": ("batch", "every")}.items():
+    rules = [rule for rule in selection_rules(config.selection) if rule != LAST]
+    tree["selection"] = rules or {}
+    unused = {
+        "dataset": ["root"],
+        "evaluation": ["batch", *([] if rules else ["every"]), *([] if VALIDATION in rules else ["holdout"])],
+    }
+    for part, keys in unused.items():
         for key in keys:
             tree.get(part, {}).pop(key, None)
     if config.dataset.name != "synthetic":

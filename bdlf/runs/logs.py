@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from bdlf.errors import InputError
 
 _ROOT = logging.getLogger("bdlf")
+_SHOWN = 5
 
 
 class _Screen(logging.Handler):
@@ -29,6 +30,15 @@ def show_on_screen() -> None:
         screen = _Screen()
         screen.setLevel(logging.INFO)
         _ROOT.addHandler(screen)
+
+
+def warn_of(findings: Sequence[str], dataset: str) -> None:
+    """Say what is wrong with the dataset on disk, the first few in full."""
+    for finding in findings[:_SHOWN]:
+        _ROOT.warning("%s", finding)
+    if findings:
+        more = f"{len(findings) - _SHOWN} more; " if len(findings) > _SHOWN else ""
+        _ROOT.warning("%spython -m bdlf.check dataset=%s looks closer", more, dataset)
 
 
 @contextmanager

@@ -52,20 +52,26 @@ def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]
     }
 
 
-def metric_columns(names: Sequence[str], settings: Sequence[Setting], models: Sequence[str]) -> list[str]:
-    """Columns of metrics.csv: the terms in `names`, diagnostics, cost, and the scores of each protocol and model."""
-    fixed = ["epoch", "lr", "total", *names, "gradient_norm", "corr_base", "corr_detail", "corr_detail_centred"]
-    fixed += ["attention_own", "images_per_second", "seconds", "memory_gib"]
-    return fixed + [_column(name, setting.name, model) for setting in settings for model in models for name in CURVES]
+def training_columns(terms: Sequence[str]) -> list[str]:
+    """Columns of metrics.csv that every epoch fills: the terms, diagnostics, cost."""
+    fixed = ["epoch", "lr", "total", *terms, "gradient_norm", "corr_base", "corr_detail", "corr_detail_centred"]
+    return [*fixed, "attention_own", "images_per_second", "seconds", "memory_gib"]
 
 
-def metric_values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The columns of `metric_columns` that hold scores, from rows of `metrics`."""
-    named = [
-        (row, protocol_name(*(row[key] for key in ("direction", "mode", "shots", "gallery", "reading"))))
-        for row in rows
-    ]
-    return {_column(name, protocol, row["model"]): row["mean"][name] for row, protocol in named for name in CURVES}
+def metric_columns(settings: Sequence[Setting], models: Sequence[str], *, prefix: str = "") -> list[str]:
+    """Columns of metrics.csv that an evaluation fills: `rank1/<prefix><protocol>/<model>` and so on."""
+    return [_column(name, prefix + setting.name, model) for setting in settings for model in models for name in CURVES]
+
+
+def metric_values(rows: Sequence[Mapping[str, Any]], *, prefix: str = "") -> dict[str, float]:
+    """The columns of `metric_columns`, from rows of `metrics`."""
+    named = [(row, prefix + protocol(row)) for row in rows]
+    return {_column(name, words, row["model"]): row["mean"][name] for row, words in named for name in CURVES}
+
+
+def protocol(row: Mapping[str, Any]) -> str:
+    """Direction, mode, shots, gallery and reading of a row of `metrics`, as far as they apply."""
+    return protocol_name(*(row[key] for key in ("direction", "mode", "shots", "gallery", "reading")))
 
 
 def _column(figure: str, protocol: str, model: str) -> str:

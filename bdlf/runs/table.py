@@ -7,36 +7,36 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bdlf.evaluation.protocols import protocol_name
-from bdlf.runs.record import FIGURES
+from bdlf.runs.card import common_lines
+from bdlf.runs.record import FIGURES, protocol
 
 
 def show_result(result: dict[str, Any]) -> None:
-    """Print the rows of a `result.json`: what was scored, how, and mean +- std over trials, in percent."""
-    table = Table(title=f"{result['dataset']}: {result['label']} ({result['run_id']}), percent", title_justify="left")
-    for heading in ("model", "protocol", "trials", "queries"):
+    """Print the rows of a result with their protocol card: mean and, over trials, +- std (ddof 1), in percent."""
+    of_run = f" ({result['run_id']})" if result["run_id"] else ""
+    title = f"{result['dataset']}: {result['label']}{of_run}, percent"
+    table = Table(title=title, title_justify="left")
+    for heading in ("model", "epoch", "protocol", "trials", "valid/queries"):
         table.add_column(heading)
     for figure in FIGURES:
         table.add_column(figure.replace("rank", "rank-"), justify="right")
     for row in result["metrics"]:
         queries = f"{row['valid_queries']}/{row['queries']}"
         figures = [_figure(row, name) for name in FIGURES]
-        table.add_row(row["model"], _protocol(row), str(len(row["trials"])), queries, *figures)
+        table.add_row(row["model"], _epoch(row), protocol(row), str(len(row["trials"])), queries, *figures)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=150)
     console.print(table)
-    first = result["metrics"][0]
-    flip = "on" if first["flip"] else "off"
-    console.print(
-        f"feature {first['feature']}, {first['similarity']} similarity, flip averaging {flip}, "
-        f"epoch {first['epoch']} ({first['selection']})",
-        highlight=False,
-    )
+    for line in common_lines(result):
+        console.print(line, highlight=False)
 
 
-def _protocol(row: dict[str, Any]) -> str:
-    return protocol_name(row["direction"], row["mode"], row["shots"], row["gallery"], row["reading"])
+def _epoch(row: dict[str, Any]) -> str:
+    """`10, last`: counted from 0 as in metrics.csv."""
+    if row["selection"] is None:
+        return "-"
+    return f"{'-' if row['epoch'] is None else row['epoch']} {row['selection']}"
 
 
 def _figure(row: dict[str, Any], name: str) -> str:

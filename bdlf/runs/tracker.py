@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,16 @@ class Tracker:
         if self._run is not None:
             self._guard(lambda: self._run.log(dict(row), step=int(row["epoch"])))
 
-    def result(self, summary: Mapping[str, Any]) -> None:
-        """The final numbers."""
+    def result(self, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """The final numbers, and the table of them with the protocol card in every row."""
         if self._run is not None:
-            self._guard(lambda: self._run.summary.update(dict(summary)))
+            self._guard(lambda: self._result(summary, rows))
+
+    def _result(self, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        import wandb
+
+        self._run.summary.update(dict(summary))
+        self._run.log({"result": wandb.Table(columns=[*rows[0]], data=[[*row.values()] for row in rows])})
 
     def close(self, *, failed: bool = False) -> None:
         if self._run is not None:

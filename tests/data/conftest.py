@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import bdlf.check
+from bdlf.config import Source
+from bdlf.data.synthetic_layouts import LAYOUTS, write_layout
 
 PIXEL = b"not decoded by the listings"
 
@@ -68,3 +75,56 @@ def llcm_root(tmp_path: Path) -> Path:
             put(root / f"test_{word}/cam{camera}" / name)
     put(root / "idx/test_id.txt", "10,5\n")
     return root
+
+
+@dataclass
+class Tree:
+    """A tree in the layout of a real dataset, to plant damage in."""
+
+    layout: str
+    root: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def put(self, name: str, content: str | bytes) -> None:
+        put(self.root / name, content)
+
+    def edit(self, name: str, change: Callable[[str], str]) -> None:
+        before = (self / name).read_text()
+        after = change(before)
+        assert after != before
+        self.put(name, after)
+
+    def pids(self, name: str) -> list[int]:
+        return [int(text) for text in (self / name).read_text().split(",")]
+
+    def lines(self, name: str) -> list[str]:
+        return (self / name).read_text().splitlines()
+
+    def first_image(self, folder: str) -> str:
+        return min((self / folder).rglob("*.*")).relative_to(self.root).as_posix()
+
+    def moved(self, name: str, to: str) -> tuple[str, str]:
+        """The finding that must come of moving an image."""
+        assert name != to
+        (self / to).parent.mkdir(exist_ok=True)
+        (self / name).rename(self / to)
+        return "image out of place", to
+
+    def inspected(self) -> dict:
+        return bdlf.check.inspect(Source(name=self.layout, root=str(self.root)), fast=False)
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cam 5")
+    for layout in LAYOUTS:
+        write_layout(layout, folder / layout, identities=8, images=2, height=32, width=16)
+    return folder
+
+
+@pytest.fixture
+def written_tree(layouts: Path, tmp_path: Path) -> Callable[[str], Tree]:
+    """A copy of an intact tree in a layout."""
+    return lambda layout: Tree(layout, Path(shutil.copytree(layouts / layout, tmp_path / layout)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bdlf.data import listing
+from bdlf.data.problems import Collected
 from bdlf.errors import InputError
 
 
@@ -107,3 +108,26 @@ def test_a_training_identity_without_thermal_images_is_named(regdb_root):
     file.write_text("\n".join(line for line in file.read_text().splitlines() if "/3/" not in line))
     with pytest.raises(InputError, match=r"1 training identities have no infrared image \(3\)"):
         listing("regdb", regdb_root)
+
+
+def test_lists_of_different_test_people_stop_nobody_but_are_collected(regdb_root):
+    file = regdb_root / "idx/test_thermal_1.txt"
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if "/100/" not in line))
+    assert set(listing("regdb", regdb_root).query("split == 'test'")["pid"]) == {1, 100}
+    problems = Collected()
+    listing("regdb", regdb_root, problems=problems)
+    (finding,) = problems.findings
+    assert finding[:2] == ("lists name different people", "idx/test_*_1.txt") and "(100)" in finding.message
+    assert not problems.stopping
+
+
+def test_a_collecting_reader_goes_on_and_keeps_what_is_readable(regdb_root):
+    whole = listing("regdb", regdb_root)
+    edit(regdb_root, "train_visible_1", f"{ONE} 0", f"{ONE} zero")
+    gone = "Thermal/1/male_back_t_00004_1.bmp"
+    (regdb_root / gone).unlink()
+    problems = Collected()
+    table = listing("regdb", regdb_root, problems=problems)
+    assert set(whole["path"]) - set(table["path"]) == {ONE, gone}
+    places = {"line of wrong form": "idx/train_visible_1.txt:1", "listed image is absent": gone}
+    assert {finding.kind: finding.where for finding in problems.findings} == places and problems.stopping

@@ -87,4 +87,4 @@ def test_histograms_match_infrared_to_visible_near_chance(
 
 def test_raw_pixels_match_little(test_split: pd.DataFrame, pixels: np.ndarray) -> None:
     grey = pixels.mean(axis=3).reshape(len(pixels), 32, 2, 16, 2).mean(axis=(2, 4)).reshape(len(pixels), -1)
-    assert rank1(test_split, standardised(test_split, grey), "ir", "vis") < 6 * CHANCE
+    assert rank1(test_split, standardised(test_split, grey), "ir", "vis") < 4 * CHANCE

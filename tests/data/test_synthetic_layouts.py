@@ -67,7 +67,7 @@ def test_images_decode_at_their_size_and_infrared_is_grey(layout: str, trees: di
 def test_record_counts_what_is_there(layout: str, trees: dict[str, Path]) -> None:
     record = json.loads((trees[layout] / "synthetic.json").read_text())
     assert {key: record[key] for key in ("schema", "layout", "seed", "images", "height", "width")} == {
-        "schema": 1,
+        "schema": 2,
         "layout": layout,
         "seed": 7,
         "images": IMAGES,
@@ -78,6 +78,11 @@ def test_record_counts_what_is_there(layout: str, trees: dict[str, Path]) -> Non
     assert set(record["counts"]) == ({"train", "val", "test"} if layout == "sysu" else {"train", "test"})
     total = sum(count for split in record["counts"].values() for count in split.values())
     assert total == len([name for name in images(trees[layout]) if not name.startswith("test_")])
+    for split, kinds in record["counts"].items():
+        for kind, count in kinds.items():
+            by_camera = record["cameras"][split][kind].values()
+            assert sum(camera["images"] for camera in by_camera) == count
+            assert max(camera["identities"] for camera in by_camera) <= record["identities"][split]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

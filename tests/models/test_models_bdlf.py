@@ -147,7 +147,7 @@ def test_options_reach_the_branches():
             attention_scaled=False,
             attention_zero_value=True,
             mask_own_identity=True,
-            norm="per_modality",
+            norm="shared",
         ),
         beg=BegOptions(projection="orthogonal", fusion_scaled=False, fusion_zero_value=False),
     )
@@ -155,7 +155,7 @@ def test_options_reach_the_branches():
     assert len(chain.couplings) == 3 and chain.couplings[2].scale == "exp"
     assert all(f.project.weight.any() for f in (chain.couplings[0].f1, chain.couplings[1].f2, chain.couplings[2].f3))
     assert attention.factor == 1 and attention.mask_own_identity and not attention.value.weight.any()
-    assert len(model.detail.norms) == 2
+    assert len(model.detail.norms) == 1
     assert model.projection.form == "orthogonal" and not model.fusion.scaled and model.fusion.Pv.any()
     kaiming = network(features={"projection"}, logits=set(), beg=BegOptions(init="kaiming")).projection()
     assert (kaiming - kaiming.T).abs().max() > 0.01
@@ -168,7 +168,7 @@ def test_defaults_are_the_stable_forms():
         assert block.scale == "tanh"
         assert not any(f.project.weight.any() for f in (block.f1, block.f2, block.f3))
     assert model.detail.attention.factor == pytest.approx(256**-0.5) and not model.detail.attention.mask_own_identity
-    assert model.detail.attention.value.weight.any() and len(model.detail.norms) == 1
+    assert model.detail.attention.value.weight.any() and len(model.detail.norms) == 2
     assert model.projection.form == "free" and model.fusion.scaled
     assert not model.fusion.Pv.any() and not model.fusion.Qv.any()
 

@@ -1,0 +1,113 @@
+"""`features.npz`: features of test images, of a run or of any other code, by the images' paths."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from bdlf.errors import InputError
+from bdlf.files import write_atomically
+
+ARRAYS = ("features", "pids", "camids", "modalities", "paths")
+_NAMED = 3  # rows that a message names
+_UNIT = 1e-5  # a length this near to 1 is left as it is
+
+
+def write_features(
+    path: Path, features: Float[np.ndarray, "m c"], rows: Int[np.ndarray, " m"], listing: pd.DataFrame
+) -> None:
+    """Write the features of the rows `rows` of `listing`, with what the listing says of those images."""
+    images = listing.iloc[rows]
+    arrays = {
+        "features": features.astype(np.float32, copy=False),
+        "pids": images["pid"].to_numpy(),
+        "camids": images["camid"].to_numpy(),
+        "modalities": images["modality"].to_numpy(dtype=np.str_),
+        "paths": images["path"].to_numpy(dtype=np.str_),
+    }
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def read_features(
+    path: Path, listing: pd.DataFrame
+) -> tuple[Float[np.ndarray, "m c"], Int[np.ndarray, " m"], list[str]]:
+    """L2-normalised features of the file's rows that are test images of `listing`, their rows in it, and the others.
+
+    Lines may be in any order; paths that are no test image (the third value) are left out. Features are normalised in
+    float64, and left as they are where all have length 1 already, so that what `write_features` wrote comes back bit
+    for bit.
+
+    Raises InputError, naming arrays and paths, for what is no such file, for arrays that do not match each other, for a
+    path named twice, for identities, cameras or modalities that are not the dataset's, and for a feature that is not
+    finite or has length 0.
+    """
+    arrays = _read_arrays(path)
+    paths = pd.Index([str(name).replace("\\", "/").removeprefix("./") for name in arrays["paths"]])
+    if paths.has_duplicates:
+        raise InputError(f"{path}: {paths[paths.duplicated()][0]} is there twice; keep one feature for each image")
+    test = listing[listing["split"] == "test"]
+    known = pd.Index(test["path"])
+    rows = known.get_indexer(paths)
+    inside = np.flatnonzero(rows >= 0)
+    if not inside.size:
+        raise InputError(
+            f"{path}: none of its {len(paths)} paths is a test image; they must be relative to dataset.root, "
+            f"like {known[0]}, not like {paths[0] if len(paths) else 'nothing'}"
+        )
+    images = test.iloc[rows[inside]]
+    for name, column in (("pids", "pid"), ("camids", "camid"), ("modalities", "modality")):
+        given, own = arrays[name][inside], images[column].to_numpy()
+        if given.dtype.kind not in ("U" if column == "modality" else "iu"):
+            raise InputError(f"{path}: {name} has type {given.dtype}; {_TYPES[name]} are needed")
+        wrong = np.flatnonzero(given != own)
+        if wrong.size:
+            some = ", ".join(f"{paths[inside[i]]}: {given[i]} for {own[i]}" for i in wrong[:_NAMED])
+            raise InputError(f"{path}: {name} of {wrong.size} images are not the dataset's ({some})")
+    features = _normalised(path, arrays["features"][inside], paths[inside])
+    return features, images.index.to_numpy(), [str(name) for name in paths[rows < 0]]
+
+
+_TYPES = {"pids": "whole numbers", "camids": "whole numbers", "modalities": "the texts 'vis' and 'ir'"}
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in ARRAYS if name not in file]
+            if missing:
+                raise InputError(f"{path} lacks the array '{missing[0]}'; it needs {', '.join(ARRAYS)}")
+            arrays = {name: file[name] for name in ARRAYS}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; features= takes a .npz file") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read as features ({str(error).splitlines()[0]}); write it with np.savez, "
+            "texts as arrays of dtype str"
+        ) from error
+    features = arrays["features"]
+    if features.ndim != 2 or features.dtype.kind not in "fiu" or 0 in features.shape:
+        raise InputError(f"{path}: features are {features.dtype}{list(features.shape)}; images x dimensions are needed")
+    for name in ARRAYS[1:]:
+        if arrays[name].shape != (len(features),):
+            raise InputError(
+                f"{path}: {name} has shape {list(arrays[name].shape)} for {len(features)} features; give one for each"
+            )
+    return arrays
+
+
+def _normalised(path: Path, features: np.ndarray, names: pd.Index) -> np.ndarray:
+    exact = features.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(exact, axis=1)
+    bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+    if bad.size:
+        raise InputError(f"{path}: {bad.size} features are not finite or of length 0, that of {names[bad[0]]} first")
+    if np.abs(lengths - 1).max() > _UNIT:
+        exact /= lengths[:, None]
+    return exact.astype(np.float32)

@@ -1,0 +1,48 @@
+"""The protocol card: what a reader must know to compare a number, as it stands beside it everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bdlf.runs.record import FIGURES, metric_values
+from bdlf.runs.selection import LAST, RULES
+
+
+def flat_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A flat row for each of `metrics`: run, dataset and fingerprint, the card, figures and their std in percent."""
+    shared = {key: result[key] for key in ("run_id", "label", "fingerprint", "test_fingerprint") if key in result}
+    rows = []
+    for row in result["metrics"]:
+        card = {key: value for key, value in row.items() if key not in ("mean", "std", "trials")}
+        spread = row["std"] or dict.fromkeys(FIGURES)
+        figures = {name: row["mean"][name] for name in FIGURES} | {f"{name}_std": spread[name] for name in FIGURES}
+        rows.append({**shared, **card, "trials": len(row["trials"]), **figures})
+    return rows
+
+
+def summary(result: Mapping[str, Any]) -> dict[str, float]:
+    """The figures by column name of metrics.csv; those of an epoch that was chosen under `<rule>/`."""
+    values: dict[str, float] = {}
+    for row in result["metrics"]:
+        prefix = "" if row["selection"] == LAST else f"{row['selection']}/"
+        values |= {prefix + name: value for name, value in metric_values([row]).items()}
+    return values
+
+
+def common_lines(result: Mapping[str, Any]) -> list[str]:
+    """What holds for every row of a result, in sentences."""
+    row = result["metrics"][0]
+    if "splits" in result:
+        data = f"{row['dataset']}, mean over splits {', '.join(map(str, result['splits']))} (a trial is a split)"
+    else:
+        split = f", split {row['split']}" if row["split"] is not None else ""
+        data = f"{row['dataset']}{split}, fingerprint {result['fingerprint'][:8]}"
+        data += f", test images {result['test_fingerprint'][:8]}"
+    flip = {True: "flip averaging on", False: "flip averaging off", None: "flip averaging unknown"}[row["flip"]]
+    how = f"feature {row['feature'] or 'as given'}, {row['similarity']} similarity, {flip}"
+    return [data, how, *(f"{rule}: {RULES[rule]}" for rule in _rules(result) if rule != LAST)]
+
+
+def _rules(result: Mapping[str, Any]) -> list[str]:
+    return [rule for rule in RULES if any(row["selection"] == rule for row in result["metrics"])]

@@ -1,0 +1,103 @@
+"""The result of RegDB's protocol: one model for each of the ten splits, and their mean."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bdlf.config import Config
+from bdlf.data.regdb import SPLITS
+from bdlf.errors import InputError
+from bdlf.runs.folder import RunFolder, read_config
+from bdlf.runs.identity import run_id
+from bdlf.runs.record import FIGURES, read_result
+
+log = logging.getLogger(__name__)
+
+_AVERAGED = ("split", "epoch", "queries", "valid_queries", "mean", "std", "trials")
+"""Keys of a row of `metrics` that may differ from split to split."""
+
+
+def run_folders(patterns: Any) -> list[RunFolder]:
+    """The run folders that a path, or a list of paths, names; `*` and `?` stand for anything.
+
+    Raises InputError where one names nothing.
+    """
+    found: list[str] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = sorted(glob.glob(str(pattern)))
+        if not matches:
+            raise InputError(f"splits={pattern}: no such folder; name run folders, like 'outputs/regdb/full-*/seed0'")
+        found += [match for match in matches if (Path(match) / "config.yaml").is_file() or match == str(pattern)]
+    return [RunFolder(Path(path)) for path in dict.fromkeys(found)]
+
+
+def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the splits' results share, and their rows: mean and std (ddof 1) over splits, `trials` one for each split.
+
+    `split` is null in a row, as it is of all; so is an epoch that differs. Fewer than the ten splits is a warning.
+
+    Raises InputError for a run that is not finished or not of RegDB, for a split that is there twice, and for runs that
+    differ in more than their split.
+    """
+    results: dict[int, dict[str, Any]] = {}
+    configs: dict[int, Config] = {}
+    for folder in folders:
+        config = read_config(folder.config)
+        split = config.dataset.split
+        if config.dataset.name != "regdb":
+            raise InputError(f"{folder.path} is a run on {config.dataset.name}; only RegDB has splits to collate")
+        if split in results:
+            raise InputError(f"{folder.path} is a second run of split {split}; name one run for each split")
+        if not folder.result.is_file():
+            raise InputError(f"{folder.path} is not finished: the same training command goes on with it")
+        results[split], configs[split] = read_result(folder.result), config
+    first = min(results)
+    for split, config in configs.items():
+        if _without_split(config) != _without_split(configs[first]):
+            raise InputError(
+                f"the runs of splits {first} and {split} differ in more than their split; collate runs of one "
+                "configuration and seed"
+            )
+    missing = sorted(set(SPLITS) - set(results))
+    if missing:
+        log.warning("the mean is of %d of RegDB's 10 splits; %s missing", len(results), ", ".join(map(str, missing)))
+    splits = sorted(results)
+    shared = {key: results[first][key] for key in ("label", "dataset", "seed", "variant", "epochs")}
+    facts = {**shared, "splits": splits, "run_ids": [results[split]["run_id"] for split in splits]}
+    facts["fingerprints"] = [results[split]["fingerprint"] for split in splits]
+    return facts, _mean_rows([results[split]["metrics"] for split in splits])
+
+
+def _without_split(config: Config) -> str:
+    return run_id(replace(config, dataset=replace(config.dataset, split=SPLITS[0])))
+
+
+def _mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    rows = []
+    for row in tables[0]:
+        key = {name: value for name, value in row.items() if name not in _AVERAGED}
+        same = [other for table in tables for other in table if all(other[name] == key[name] for name in key)]
+        if len(same) != len(tables):
+            raise InputError(f"not every split has a result of {key}: score them alike")
+        figures = pd.DataFrame([other["mean"] for other in same], columns=list(FIGURES))
+        epochs = {other["epoch"] for other in same}
+        rows.append(
+            {
+                **row,
+                "split": None,
+                "epoch": epochs.pop() if len(epochs) == 1 else None,
+                "queries": sum(other["queries"] for other in same),
+                "valid_queries": sum(other["valid_queries"] for other in same),
+                "mean": figures.mean().to_dict(),
+                "std": figures.std(ddof=1).to_dict() if len(same) > 1 else None,
+                "trials": figures.to_dict("records"),
+            }
+        )
+    return rows

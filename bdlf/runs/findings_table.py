@@ -1,0 +1,125 @@
+"""What the check of a dataset found, on the screen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bdlf.data.listing import MODALITIES
+
+_SHOWN = 5  # examples of each kind
+
+
+def show_report(report: Mapping[str, Any]) -> None:
+    """Print what `bdlf.check.inspect` returns: counts, protocols, findings by kind, the likely mistake, a last line."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, soft_wrap=True, width=140)
+    kind = " (synthetic)" if report["synthetic"] else ""
+    name = f"{report['dataset']}{kind}"
+    at = f" in {report['root']}" if report["root"] is not None else ""
+    source = "recorded" if report["synthetic"] else "published"
+    if any(row["images"] for row in report["counts"]):
+        console.print(_counts(report["counts"], f"{name}{at}", source))
+    else:
+        console.print(f"{name}{at}: no image can be listed")
+    if report["protocols"]:
+        console.print(_protocols(report["protocols"], source))
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for finding in report["findings"]:
+        by_kind[finding["kind"]].append(finding["message"].replace(f"{report['root']}/", ""))
+    for kind, messages in by_kind.items():
+        _examples(console, f"{kind}: {len(messages):,}", messages)
+    if report["notes"]:
+        _examples(console, f"to know, nothing wrong: {len(report['notes']):,}", report["notes"])
+    if report["hint"]:
+        console.print(f"Looks like a known mistake: {report['hint']}.")
+    console.print(_last_line(name, report))
+
+
+def _last_line(name: str, report: Mapping[str, Any]) -> str:
+    opened = f"{report['images_opened']:,} images opened" if report["images_opened"] else "no image opened"
+    if report["ok"]:
+        mark = f", fingerprint {report['fingerprint'][:16]}" if report["fingerprint"] else ""
+        return f"{name}: nothing wrong ({opened}{mark})"
+    kinds = _plural(len({finding["kind"] for finding in report["findings"]}), "kind")
+    return f"{name}: {_plural(len(report['findings']), 'finding')} of {kinds} ({opened}); json=true has them all"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _examples(console: Console, heading: str, lines: Sequence[str]) -> None:
+    console.print(heading)
+    for line in lines[:_SHOWN]:
+        console.print(f"  {line}")
+    if len(lines) > _SHOWN:
+        console.print(f"  and {len(lines) - _SHOWN:,} more")
+
+
+def _counts(rows: Iterable[Mapping[str, Any]], title: str, source: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("split", "modality", "camera"):
+        table.add_column(heading)
+    for heading in ("identities", source, "images", source):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    merged = _merged(rows)
+    cameras: dict[tuple, set[int | None]] = defaultdict(set)
+    for row, _ in merged:
+        cameras[row["split"], row["modality"]].add(row["camera"])
+    for row, splits in merged:
+        if row["modality"] is not None and row["camera"] is None and len(cameras[row["split"], row["modality"]]) == 2:
+            continue  # the same as its only camera
+        table.add_row(
+            f"{row['split']}{f' of {splits}' if splits else ''}",
+            MODALITIES[row["modality"]] if row["modality"] else "all",
+            "all" if row["camera"] is None else str(row["camera"]),
+            *(_number(row[key]) for key in ("identities", "expected_identities", "images", "expected_images")),
+            _verdict(row, "images") or _verdict(row, "identities") or _fine(row),
+        )
+    return table
+
+
+def _protocols(rows: Iterable[Mapping[str, Any]], source: str) -> Table:
+    table = Table()
+    table.add_column("protocol")
+    for heading in ("queries", source, "gallery", source):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row, splits in _merged(rows):
+        table.add_row(
+            f"{row['protocol']}{f' of {splits}' if splits else ''}",
+            *(_number(row[key]) for key in ("queries", "expected_queries", "gallery", "expected_gallery")),
+            _verdict(row, "queries") or _verdict(row, "gallery") or _fine(row),
+        )
+    return table
+
+
+def _merged(rows: Iterable[Mapping[str, Any]]) -> list[tuple[dict[str, Any], str]]:
+    """Rows that are equal in all of RegDB's splits but a few once, with the splits in words ('' elsewhere)."""
+    splits: dict[tuple, list[int]] = defaultdict(list)
+    for row in rows:
+        same = tuple((key, value) for key, value in row.items() if key != "regdb_split")
+        splits[same] += [] if row["regdb_split"] is None else [row["regdb_split"]]
+    return [(dict(row), ", ".join(map(str, own)) if len(own) < 10 else "1-10") for row, own in splits.items()]
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _verdict(row: Mapping[str, Any], what: str) -> str:
+    have, want = row[what], row[f"expected_{what}"]
+    if want is None or have == want:
+        return ""
+    return f"{want - have:,} {what} missing" if have < want else f"{have - want:,} {what} too many"
+
+
+def _fine(row: Mapping[str, Any]) -> str:
+    return "ok" if row["ok"] else ""

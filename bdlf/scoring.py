@@ -1,0 +1,175 @@
+"""Scoring during and after training: which epochs, on which images, and which of them are reported."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bdlf import build
+from bdlf.config import Config
+from bdlf.errors import InputError
+from bdlf.evaluation import Scores, Setting, extract, score
+from bdlf.models import BDLF
+from bdlf.runs.folder import RunFolder
+from bdlf.runs.metrics_log import MetricsLog
+from bdlf.runs.record import metric_columns, metric_values, metrics_row
+from bdlf.runs.selection import BEST_ON_TEST, LAST, RULES, VALIDATION, criterion, selection_rules
+from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
+
+log = logging.getLogger("bdlf")
+
+Scored = tuple[list[dict[str, Any]], list[Scores]]
+"""Rows of `metrics` and the scores of each."""
+
+
+def score_models(
+    config: Config,
+    models: Mapping[str, BDLF],
+    store: np.ndarray,
+    table: pd.DataFrame,
+    settings: Sequence[Setting],
+    device: torch.device,
+    *,
+    epoch: int,
+    selection: str,
+    rows: np.ndarray | None = None,
+) -> tuple[Scored, dict[str, np.ndarray]]:
+    """What every model scores under every setting, and its features of `rows`; an image is embedded once per model.
+
+    `rows` of None: those that the settings need. `epoch` (from 0) is the models', `selection` how it was chosen.
+    """
+    if rows is None:
+        rows = np.unique(np.concatenate([side for setting in settings for trial in setting.trials for side in trial]))
+    results: list[dict[str, Any]] = []
+    scores: list[Scores] = []
+    features: dict[str, np.ndarray] = {}
+    for name, model in models.items():
+        model.eval()
+        embed = partial(model.embed, feature=config.evaluation.feature)
+        features[name] = extract(
+            embed, store, rows, batch_size=config.evaluation.batch, device=device, flip=config.evaluation.flip
+        )
+        for setting in settings:
+            scores.append(score(features[name], rows, table, setting))
+            results.append(
+                metrics_row(
+                    setting,
+                    scores[-1],
+                    dataset=build.dataset_name(config.dataset),
+                    split=config.dataset.split if config.dataset.name == "regdb" else None,
+                    feature=config.evaluation.feature,
+                    flip=config.evaluation.flip,
+                    model=name,
+                    epoch=epoch,
+                    selection=selection,
+                )
+            )
+    return (results, scores), features
+
+
+class Scorer:
+    """Scores a run's models when that is due, keeps the weights that a selection rule prefers, gives the result's rows.
+
+    `states` are the parts of a checkpoint that `models` read their weights from, by name; `identity` says whose they
+    are. `table` is as `build.build_partition` gives it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        states: Mapping[str, Any],
+        models: Mapping[str, BDLF],
+        store: np.ndarray,
+        table: pd.DataFrame,
+        device: torch.device,
+        identity: Mapping[str, Any],
+    ) -> None:
+        self._config, self._folder, self._states, self._models = config, folder, dict(states), dict(models)
+        self._store, self._table, self._device, self._identity = store, table, device, dict(identity)
+        self._rules = selection_rules(config.selection)
+        self._settings = {"test": build.build_settings(config, table)}
+        if VALIDATION in self._rules:
+            self._settings["val"] = build.build_validation_settings(config, table)
+        self._last: Scored | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of metrics.csv that hold scores."""
+        return [name for split in self._settings for name in self._columns(split, list(self._models))]
+
+    def after_epoch(self, epoch: int, metrics: MetricsLog) -> None:
+        """Score what is due after `epoch`, add it to the last row of `metrics`, keep the weights of a new best."""
+        is_last = epoch + 1 == self._config.schedule.epochs
+        every = self._config.evaluation.every or (1 if len(self._rules) > 1 else None)
+        is_due = is_last or (every is not None and (epoch + 1) % every == 0)
+        if not is_due:
+            return
+        values: dict[str, float] = {}
+        if is_last or self._config.evaluation.every or BEST_ON_TEST in self._rules:
+            self._last = self._score("test", epoch, LAST)
+            values |= metric_values(self._last[0])
+        if VALIDATION in self._rules:
+            values |= metric_values(self._score("val", epoch, VALIDATION)[0], prefix="val-")
+        for rule in self._rules[1:]:
+            columns = self._criterion_columns(rule)
+            value = criterion(values, columns)
+            if value > max((criterion(row, columns) for row in metrics.rows[:-1]), default=-np.inf):
+                weights = {name: part.state_dict() for name, part in self._states.items()}
+                facts = {**self._identity, "epoch": epoch + 1, "criterion": value}
+                save_checkpoint(self._folder.selected(rule), {**weights, **facts})
+        metrics.amend(values)
+
+    def result(self) -> tuple[Scored, dict[str, dict[str, Any]]]:
+        """The rows of every rule, and for each how its epoch was chosen. The models' weights change: call it last."""
+        assert self._last is not None  # the last epoch is always scored
+        rows, scores = list(self._last[0]), list(self._last[1])
+        chosen: dict[str, dict[str, Any]] = {LAST: {"rule": RULES[LAST], "epoch": self._config.schedule.epochs - 1}}
+        for rule in self._rules[1:]:
+            state = load_weights(self._folder.selected(rule), self._states, device=self._device)
+            epoch = state["epoch"] - 1
+            more = self._score("test", epoch, rule)
+            rows += more[0]
+            scores += more[1]
+            chosen[rule] = {"rule": RULES[rule], "epoch": epoch, "mean_rank1": state["criterion"]}
+            if rule == VALIDATION:
+                held_out = self._table["pid"][self._table["split"] == "val"]
+                chosen[rule]["identities_held_out"] = int(held_out.nunique())
+            log.info("%s: epoch %d of %d", rule, epoch + 1, self._config.schedule.epochs)
+        return (rows, scores), chosen
+
+    def _score(self, split: str, epoch: int, rule: str) -> Scored:
+        return score_models(
+            self._config, self._models, self._store, self._table, self._settings[split], self._device,
+            epoch=epoch, selection=rule,
+        )[0]  # fmt: skip
+
+    def _columns(self, split: str, models: list[str]) -> list[str]:
+        return metric_columns(self._settings[split], models, prefix="val-" if split == "val" else "")
+
+    def _criterion_columns(self, rule: str) -> list[str]:
+        """Rank-1 of the model that is reported, under every protocol."""
+        reported = next(iter(self._models))
+        columns = self._columns("val" if rule == VALIDATION else "test", [reported])
+        return [column for column in columns if column.startswith("rank1/")]
+
+
+def load_weights(path: Path, parts: Mapping[str, Any], *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Give `parts` the states that the checkpoint `path` holds, and return all that it holds.
+
+    Raises InputError where it cannot be read or is of another configuration.
+    """
+    state = load_checkpoint(path, device=device)
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not of the configuration in the config.yaml of its run; restore both") from error
+    return state
