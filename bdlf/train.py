@@ -77,6 +77,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
 
     from bdlf import build
     from bdlf.files import write_text
+    from bdlf.models import gflops_per_image
     from bdlf.runs.card import flat_rows, summary
     from bdlf.runs.metrics_log import MetricsLog
     from bdlf.runs.record import source_state, training_columns, write_per_query, write_result
@@ -101,6 +102,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     augmentation = build.build_augmentation(config)
     store = build.build_store(config, listing)
     rows = build.training_rows(table)
+    costs = gflops_per_image(network, config.image.height, config.image.width)
     identity = {key: facts[key] for key in ("run_id", "fingerprint")} | {"commit": source_state()["commit"]}
     weights = {"model": network, **({"averaged": averaged} if averaged is not None else {})}
     models = build.models_to_score(network, averaged)
@@ -162,6 +164,8 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             train_seconds=seconds,
             images_per_second=images / seconds,
             peak_memory_gib=_peak_memory_gib(fabric.device),
+            train_gflops=costs[0],
+            inference_gflops=costs[1],
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=build.device_name(fabric.device),
             precision=config.precision,

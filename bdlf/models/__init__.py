@@ -5,6 +5,7 @@ from __future__ import annotations
 from bdlf.models.backbone import Backbone
 from bdlf.models.bdlf import BDLF, EMBEDDED
 from bdlf.models.beg import BegOptions, Fusion, Projection
+from bdlf.models.cost import gflops_per_image
 from bdlf.models.dfe import (
     CrossAttention,
     DetailExtractor,
@@ -29,4 +30,5 @@ __all__ = [
     "InvertibleBlock",
     "InvertibleChain",
     "Projection",
+    "gflops_per_image",
 ]
