@@ -15,9 +15,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlf.command import DONE, FAILED, run_command
+from bdlf.command import run_command
 from bdlf.config import CheckConfig, Source
 from bdlf.errors import InputError
+from bdlf.jobs import DONE, FAILED
 
 if TYPE_CHECKING:
     import pandas as pd

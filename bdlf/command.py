@@ -1,7 +1,4 @@
-"""What every command shares: composing its configuration, one-line errors, exit codes.
-
-Exit codes: 0 done, 1 failed, 2 wrong option or input, 75 interrupted and resumable, 130 stopped at once.
-"""
+"""What every command shares: composing its configuration, one-line errors, the jobs of a sweep, exit codes."""
 
 from __future__ import annotations
 
@@ -9,20 +6,23 @@ import difflib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bdlf import jobs
 from bdlf.config import config_folder
 from bdlf.errors import InputError
-
-DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
+from bdlf.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT
 
 
 def register(schema: type, name: str) -> None:
@@ -33,29 +33,56 @@ def register(schema: type, name: str) -> None:
         store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(file))
 
 
-def run_command(name: str, schema: type, task: Callable[[Any], int], about: str, *, folder: str = "") -> NoReturn:
+def run_command(
+    name: str,
+    schema: type,
+    task: Callable[[Any], int],
+    about: str,
+    *,
+    folder: str = "",
+    preload: Callable[[], object] | None = None,
+) -> NoReturn:
     """Compose a configuration with the command line, call `task` for each job with an object of `schema`, and exit.
 
     The configuration is `conf/<folder>/<name>.yaml`. `about` is the command's module docstring: what it does, a blank
-    line, examples; `--help` shows both. A job that fails never stops the other jobs of a sweep; the exit code is the
-    first job's that is not 0.
+    line, examples; `--help` shows both. The jobs of a sweep run in processes of their own, started from one that has
+    called `preload`; one that fails never stops the others, and a table says what became of each.
     """
+    records: list[dict[str, Any]] = []
     codes: list[int] = []
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants them first
 
     def job(composed: DictConfig) -> int:
-        codes.append(_run_job(composed, schema, task))
-        if codes[-1] == INTERRUPTED:
-            sys.exit(INTERRUPTED)  # the rest of a sweep too
-        return codes[-1]
+        current = HydraConfig.get()
+        if current.mode != RunMode.MULTIRUN:
+            codes.append(_run_job(composed, schema, task))
+            return codes[-1]
+        if preload is not None and not records and sys.platform == "linux":  # forked with care elsewhere: from nothing
+            preload()
+        started = time.perf_counter()
+        code, facts = jobs.run_apart(lambda: _run_job(composed, schema, task))
+        seconds = time.perf_counter() - started
+        records.append(jobs.job_record(current.job.num, current.overrides.task, code, facts, seconds))
+        if "sweep" in composed and not composed.get("dry_run"):
+            jobs.keep(Path(current.sweep.dir), records[-1])
+        if code in (INTERRUPTED, STOPPED):
+            sys.exit(code)  # the rest of the sweep too
+        return code
 
     register(schema, name)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through: they are put in one line below
+    jobs.begin_call()
+    stopped = DONE
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(_help(name, folder, about, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
             sys.exit(DONE)
-        hydra.main(version_base="1.3", config_path=str(config_folder("conf") / folder), config_name=name)(job)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(config_folder("conf") / folder), config_name=name)(job)()
+        except SystemExit as left:
+            if not records:
+                raise
+            stopped = left.code if isinstance(left.code, int) else FAILED
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, schema)}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
@@ -67,16 +94,40 @@ def run_command(name: str, schema: type, task: Callable[[Any], int], about: str,
         ]
         print(f"error: the options of a group are names, not numbers; look at {', '.join(numbers)}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+    except BrokenPipeError:  # `| head`
+        os._exit(FAILED)
     except OSError as error:  # Hydra cannot write where a sweep's output goes
         print(f"error: {_one_line(str(error))}; choose another output=", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
-    sys.exit(next((code for code in codes if code != DONE), DONE))
+    if codes or not (records or _is_sweep(sys.argv[1:])):
+        sys.exit(next((code for code in codes if code != DONE), DONE))
+    place = _sweep_folder(name, folder, sys.argv[1:])
+    records = records or jobs.kept(place)  # another launcher runs the jobs elsewhere
+    jobs.show(records, place if (place / "jobs.csv").is_file() else None)
+    sys.exit(stopped or jobs.exit_code(records))
+
+
+def _is_sweep(words: list[str]) -> bool:
+    return any(word in ("-m", "--multirun") or word.startswith("sweeps=") for word in words)
+
+
+def _sweep_folder(name: str, folder: str, words: list[str]) -> Path:
+    """Where the jobs of the sweep that the command line asks for are recorded."""
+    named = [word for word in words if word.startswith(("output=", "sweep=", "sweeps=", "hydra.sweep.dir="))]
+    with hydra.initialize_config_dir(str(config_folder("conf") / folder), version_base="1.3"):
+        composed = hydra.compose(name, named, return_hydra_config=True)
+    return Path(composed.hydra.sweep.dir)
 
 
 def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> int:
     debug = bool(composed.get("debug", False))
+
+    def say(reason: str, remedy: str = "") -> None:
+        jobs.announce(reason=reason)
+        print(f"error: {reason}{remedy}", file=sys.stderr)
+
     try:
         extra = sorted(set(_leaf_keys(composed)) - set(_leaf_keys(OmegaConf.structured(schema))))
         if extra:  # +key=value passes Hydra
@@ -85,7 +136,7 @@ def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> 
     except (InputError, OmegaConfBaseException) as error:
         if debug:
             raise
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        say(_one_line(str(error)))
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -93,7 +144,7 @@ def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> 
     except Exception as error:
         if debug:
             raise
-        print(f"error: {type(error).__name__}: {_one_line(str(error))} (debug=true shows where)", file=sys.stderr)
+        say(f"{type(error).__name__}: {_one_line(str(error))}", " (debug=true shows where)")
         return FAILED
 
 

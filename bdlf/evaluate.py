@@ -15,10 +15,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlf.command import DONE, run_command
+from bdlf.command import run_command
 from bdlf.config import Config, EvaluateConfig
 from bdlf.config import Dataset as DatasetConfig
 from bdlf.errors import InputError
+from bdlf.jobs import DONE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 
-from bdlf.command import DONE, run_command
+from bdlf.command import run_command
 from bdlf.config import SynthesizeConfig
+from bdlf.jobs import DONE
 
 log = logging.getLogger("bdlf")
 

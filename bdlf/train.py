@@ -9,6 +9,7 @@ Examples
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import resource
 import sys
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from bdlf.command import DONE, INTERRUPTED, run_command
+from bdlf.command import run_command
 from bdlf.config import Config, active_weights
+from bdlf.jobs import DONE, INTERRUPTED, announce, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +40,6 @@ def train(config: Config) -> int:
     from bdlf.runs.table import show_result
 
     show_on_screen()
-    build.check_values(config)
     folder = RunFolder(run_path(config))
     listing = build.build_listing(config.dataset)
     facts: dict[str, Any] = {
@@ -47,17 +48,20 @@ def train(config: Config) -> int:
         "dataset": build.dataset_name(config.dataset),
         "fingerprint": fingerprint(listing, config.dataset.root),
         "test_fingerprint": fingerprint(listing[listing["split"] == "test"], config.dataset.root),
+        "dataset_findings": quick_findings(listing, config.dataset.root),
         "seed": config.seed,
     }
+    announce(run_id=facts["run_id"], folder=str(folder.path), log=str(folder.log))
     if config.rerun and not config.dry_run:
         folder.move_aside()
     if result := folder.finished(facts["run_id"], facts["fingerprint"]):
         log.info("finished before: %s", folder.path)
+        announce(state="skipped")
         show_result(result)
         return DONE
     if config.dry_run:
+        announce(state="would run")
         return _describe(config, folder, listing)
-    facts["dataset_findings"] = quick_findings(listing, config.dataset.root)
     with log_to(folder.log):
         log.info("run %s in %s", facts["run_id"], folder.path)
         warn_of(facts["dataset_findings"], config.dataset.name)
@@ -88,6 +92,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     from bdlf.training.loop import fit
 
     # Parts
+    build.check_values(config)
     fabric = build.build_fabric(config)
     torch.manual_seed(config.seed)
     resumed = folder.checkpoint.is_file()
@@ -183,8 +188,11 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     import torch
 
     from bdlf import build
+    from bdlf.models import gflops_per_image
+    from bdlf.runs.speed import seconds_of
 
-    build.build_fabric(config)
+    build.check_values(config)
+    fabric = build.build_fabric(config)
     table = build.build_partition(config, listing)
     sampler = build.build_sampler(config, table)
     settings = build.build_settings(config, table)
@@ -210,6 +218,11 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     log.info(
         "device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision
     )
+    images = config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images
+    gflops = images * gflops_per_image(network.to(fabric.device), config.image.height, config.image.width)[0]
+    seconds, how = seconds_of(gflops, folder.path.parents[1], fabric.device, build.device_name(fabric.device))
+    announce(estimate=seconds)
+    log.info("time       about %s (%s)", in_words(seconds), how)
     return DONE
 
 
@@ -232,4 +245,4 @@ def _peak_memory_gib(device: Any) -> float:
 
 
 if __name__ == "__main__":
-    run_command("config", Config, train, __doc__ or "")
+    run_command("config", Config, train, __doc__ or "", preload=lambda: importlib.import_module("bdlf.scoring"))

@@ -36,6 +36,12 @@ TINY = (
 
 
 @pytest.fixture
+def tiny():
+    """Overrides of a run of a second or two."""
+    return TINY
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """A command as the shell would run it, here: `command("train", *overrides)` -> (exit code, stdout, stderr)."""
 

@@ -287,26 +287,6 @@ def test_bad_input_is_one_line_and_leaves_no_result(tiny_run, tmp_path, override
     assert not list(tmp_path.rglob("last.pt")) and not list(tmp_path.rglob("result.json"))
 
 
-def test_a_job_that_fails_does_not_stop_a_sweep(tiny_run, tmp_path):
-    code, _, err = tiny_run("-m", "dfe.stage=1,5,2", "schedule.epochs=1")
-    assert code == 2 and err.count("\n") == 1 and "dfe.stage=5" in err
-    assert len(list(tmp_path.glob("out/synthetic/*/seed0/result.json"))) == 2
-
-
-def test_every_way_to_say_it_works_in_a_sweep(tiny_run, tmp_path):
-    code, out, err = tiny_run(
-        "-m",
-        "dfe/stage=stage2,stage3",
-        "dfe/blocks=blocks4",
-        "loss/skd=on,off",
-        "loss.orth.weight=0.5",
-        "variant=dfe_app",
-        "dry_run=true",
-    )
-    assert code == 0, err
-    assert out.count("dry run") == 4 and out.count("orth x 0.5") == 0 and out.count("skd x 1") == 2
-
-
 def test_wandb_offline_and_a_broken_wandb(tiny_run, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     code, out, _ = tiny_run("tracker=wandb", "schedule.epochs=1")

@@ -22,7 +22,7 @@ def built(blocks: int) -> BDLF:
 
 
 def test_a_block_more_costs_what_its_convolutions_do():
-    """At stage 3 of a 64 x 32 image, 256 channels on 4 x 2 positions: three F of 128 -> 256 -> 256 (depthwise) -> 128."""
+    """At stage 3 of a 64 x 32 image, 256 channels on 4 x 2 positions: three F of 128 -> 256 -> 256 -> 128."""
     (one, inference), (three, same) = (gflops_per_image(built(blocks), 64, 32) for blocks in (1, 3))
     by_hand = 3 * 2 * (4 * 2) * (128 * 256 + 9 * 256 + 256 * 128)
     assert three - one == pytest.approx(3 * 2 * by_hand / 1e9, rel=1e-9)

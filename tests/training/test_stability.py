@@ -24,4 +24,5 @@ def test_200_steps_stay_finite(command, tmp_path, shape, rate, seed):
     assert code == 0, err
     (path,) = tmp_path.glob("synthetic/*/*/metrics.csv")
     table = pd.read_csv(path)
-    assert len(table) == 2 and np.isfinite(table.filter(regex="^(?!rank1|mAP|mINP)").to_numpy()).all()
+    trained = table.filter(regex="^(?!rank1|mAP|mINP)").dropna(axis="columns", how="all")  # what is off has no values
+    assert len(table) == 2 and "gradient_norm" in trained and np.isfinite(trained.to_numpy()).all()
