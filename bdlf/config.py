@@ -206,6 +206,7 @@ class Tracker:
     name: str = "wandb"  # wandb | none
     project: str = "bdlf"
     entity: str | None = None
+    pictures: bool | None = None  # log a batch as a picture; null: of drawn images only, licensed ones stay here
 
 
 @dataclass

@@ -8,7 +8,6 @@ Examples
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import logging
 import resource
@@ -77,6 +76,7 @@ def train(config: Config) -> int:
 
 
 def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
     import torch
 
     from bdlf import build
@@ -85,7 +85,7 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     from bdlf.runs.card import flat_rows, summary
     from bdlf.runs.metrics_log import MetricsLog
     from bdlf.runs.record import source_state, training_columns, write_per_query, write_result
-    from bdlf.runs.tracker import Tracker
+    from bdlf.runs.tracker import start_tracker
     from bdlf.scoring import Scorer
     from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
     from bdlf.training.ema import averaged_copy
@@ -127,19 +127,15 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     columns = training_columns(objective.terms) + scorer.columns
     metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
-    tracker = Tracker(
-        config.tracker.name,
-        folder=folder.path,
-        run_id=facts["run_id"],
-        group=facts["label"],
-        config=dataclasses.asdict(config),
-        project=config.tracker.project,
-        entity=config.tracker.entity,
-    )
+    if first_epoch:  # perhaps left unscored
+        scorer.after_epoch(first_epoch - 1, metrics)
+    tracker = start_tracker(config, folder.path, facts, earlier=metrics.rows)
+    drawn = "synthetic" in facts["dataset"]
+    if config.tracker.pictures or (config.tracker.pictures is None and drawn):
+        batch = next(iter(sampler.epoch(0)))
+        tracker.picture("batch", np.vstack([np.hstack(list(store[rows[side]])) for side in batch]))
     try:
-        # Train: an epoch, its row and its checkpoint, then its scores. What a kill left unscored is scored first.
-        if first_epoch:
-            scorer.after_epoch(first_epoch - 1, metrics)
+        # Train: an epoch, its row and its checkpoint, then its scores
         for record in fit(
             fabric, model, network, optimizer, averaged, objective, sampler, augmentation, store, rows, recipe,
             first_epoch=first_epoch,

@@ -51,7 +51,9 @@ def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
                 assert room(name) == own or FLOORS[room(name)] < FLOORS[own], f"{own} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["config", "command", "jobs", "errors", "files", "train", "evaluate", "check", "synthesize"])
+@pytest.mark.parametrize(
+    "name", ["config", "command", "jobs", "errors", "files", "train", "evaluate", "check", "synthesize"]
+)
 def test_commands_start_without_torch(name):
     """`--help` and a typo must answer at once."""
     code = f"import bdlf.{name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
