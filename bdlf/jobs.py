@@ -69,6 +69,7 @@ def run_apart(work: Callable[[], int]) -> tuple[int, dict[str, Any]]:
 
 def _work_as_child(work: Callable[[], int], tell: int, alive: int) -> NoReturn:
     os.setpgid(0, 0)  # Ctrl-C of the terminal goes to the parent alone
+    _facts.clear()
 
     def end_with_parent() -> None:
         os.read(alive, 1)  # returns when the parent's end closes

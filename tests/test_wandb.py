@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,16 @@ def values(items) -> dict:
 
 
 def read_back(folder: Path) -> dict:
-    """Run, history by step, summary and exit code of an offline run."""
+    """Run, history by step, summary and exit code of an offline run, once W&B's own process has written its end."""
+    for _ in range(200):
+        found = read_once(folder)
+        if found["exit"] is not None:
+            break
+        time.sleep(0.1)
+    return found
+
+
+def read_once(folder: Path) -> dict:
     found: dict = {"history": {}, "summary": {}, "exit": None}
     for record in records(folder):
         kind = record.WhichOneof("record_type")

@@ -107,7 +107,7 @@ def test_bad_features_are_refused_by_name():
         score(features, rows + 1, listing, setting)
     with pytest.raises(InputError, match="but the listing has"):
         score(features, rows - 1, listing, setting)
-    with pytest.raises(InputError, match=f"1 images that the protocol needs have no feature, {listing['path'][query]}"):
+    with pytest.raises(InputError, match=f"1 images that the protocol needs have no feature: {listing['path'][query]}"):
         score(np.delete(features, query, axis=0), np.delete(rows, query), listing, setting)
     for value in (np.nan, np.inf):
         damaged = features.copy()
