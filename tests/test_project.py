@@ -23,9 +23,9 @@ FLOORS = {
     **dict.fromkeys(["objective", "evaluation", "command"], 2),
     "training": 3,
     "runs": 4,
-    "build": 5,
+    **dict.fromkeys(["build", "reporting"], 5),
     "scoring": 6,
-    **dict.fromkeys(["train", "evaluate", "check", "synthesize"], 7),
+    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report"], 7),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -52,7 +52,7 @@ def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "command", "jobs", "errors", "files", "train", "evaluate", "check", "synthesize"]
+    "name", ["config", "command", "jobs", "errors", "files", "train", "evaluate", "check", "synthesize", "report"]
 )
 def test_commands_start_without_torch(name):
     """`--help` and a typo must answer at once."""
