@@ -81,7 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "bdlf.report", description=purpose, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="where run folders lie, at any depth")
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="where run folders lie, at any depth; or wandb:ENTITY/PROJECT"
+    )
     parser.add_argument("--table", choices=TABLES, help="one of them; without it all that have runs")
     parser.add_argument("--format", choices=FORMATS, default="md")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ import yaml
 
 from bdlf.config import Config
 from bdlf.errors import InputError
-from bdlf.runs.card import flat_rows
+from bdlf.runs.card import COSTS, ROWS, flat_rows
 from bdlf.runs.identity import canonical, run_id
 from bdlf.runs.record import read_result
 
@@ -31,7 +32,6 @@ VARIANTS = {
     (True, True, True, True): "full",
 }
 """Rows of Table 2 by what is switched on."""
-COSTS = ("train_seconds", "images_per_second", "peak_memory_gib", "parameters", "train_gflops", "inference_gflops")
 _PASSED_OVER = re.compile(r"evaluations|wandb|checkpoints|.*\.old\d+")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -52,43 +52,49 @@ class Gathered:
     """A line for each folder that could not be read."""
 
 
-def gather(places: Iterable[str | Path]) -> Gathered:
-    """Every run folder (one that holds a `config.yaml`) at or below `places`.
+Entry = tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]] | None]
+"""Where a run stands, what its family has in common, and its rows with their costs; None where it has no result."""
 
-    Folders that cannot be read, of another version, or that claim another's run id are left out and named in
-    `problems`. Raises InputError where a place is no folder or has no run folder.
+
+def gather(places: Iterable[str | Path]) -> Gathered:
+    """Every run at or below `places`: folders with a `config.yaml`, or `wandb:ENTITY/PROJECT`.
+
+    Runs that cannot be read, of another version, or that claim another's run id are left out and named in `problems`.
+    Raises InputError where a place is no folder or project, or has no run.
     """
     folders: dict[Path, None] = {}
-    for place in map(Path, places):
-        if not place.is_dir():
+    entries: dict[str, Entry | str] = {}
+    for place in places:
+        if str(place).startswith("wandb:"):
+            entries |= _of_project(str(place))
+            continue
+        if not Path(place).is_dir():
             raise InputError(f"{place} is no folder; name the output folder of runs, like outputs")
-        found = [Path(top) for top in _folders(place)]
+        found = [Path(top) for top in _folders(Path(place))]
         if not found:
             raise InputError(f"{place} holds no run folder (one with a config.yaml); name the output folder of runs")
         folders.update(dict.fromkeys(path.resolve() for path in found))
     with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(_read, sorted(folders)))
+        entries |= {str(path): entry for path, entry in zip(folders, pool.map(_read, folders), strict=True)}
     rows: list[dict[str, Any]] = []
     unfinished: list[dict[str, Any]] = []
     families: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    owner: dict[str, Path] = {}
-    for path, one in zip(sorted(folders), read, strict=True):
-        if isinstance(one, str):
-            problems.append(one)
+    owner: dict[str, str] = {}
+    for path, entry in sorted(entries.items()):
+        if isinstance(entry, str):
+            problems.append(entry)
             continue
-        axes, common, result = one
-        claimed = result["run_id"] if result else axes["run_id"]
-        if claimed in owner:
-            problems.append(f"{path} claims run {claimed} as {owner[claimed]} does: left out; remove or rename one")
+        axes, common, own = entry
+        if axes["run_id"] in owner:
+            problems.append(f"{path} claims run {axes['run_id']} as {owner[axes['run_id']]} does: left out; remove one")
             continue
-        owner[claimed] = path
+        owner[axes["run_id"]] = path
         families[axes["family"]] = common
-        if result is None:
+        if own is None:
             unfinished.append(axes)
-            continue
-        costs = {name: result.get(name) for name in COSTS}
-        rows += [{**axes, **row, **costs, "per_query": i} for i, row in enumerate(flat_rows(result))]
+        else:
+            rows += [{**axes, **row, "per_query": index} for index, row in enumerate(own)]
     frame = pd.DataFrame(rows)
     if rows:
         frame["shots"] = frame["shots"].astype("Int64")
@@ -104,21 +110,11 @@ def _folders(place: Path) -> Iterable[str]:
             inner.clear()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None] | str:
-    """Where the run stands, its family, and its result; or why it cannot be read."""
+def _read(path: Path) -> Entry | str:
+    """A run folder; or why it cannot be read."""
     try:
         config = _config(path / "config.yaml")
-        common = _family(config)
-        axes: dict[str, Any] = {
-            "path": str(path),
-            "run_id": run_id(config),
-            "family": yaml.safe_dump(common, sort_keys=True),
-            "dataset": config.dataset.name,
-            "variant": _variant(config),
-            "stage": config.dfe.stage,
-            "blocks": config.dfe.blocks,
-            "seed": config.seed,
-        }
+        axes, common = _axes(config, str(path))
         if not (path / "result.json").is_file():
             table = path / "metrics.csv"
             axes["epochs"] = max(0, len(table.read_text().splitlines()) - 1) if table.is_file() else 0
@@ -126,10 +122,56 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | 
         result = read_result(path / "result.json")
         if result["run_id"] != axes["run_id"]:
             return f"{path}: result.json is of run {result['run_id']}, its config.yaml of {axes['run_id']}: left out"
-        return axes, common, result
+        costs = {name: result.get(name) for name in COSTS}
+        return axes, common, [{**row, **costs} for row in flat_rows(result)]
     except (InputError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         return text if str(path) in text else f"{path} cannot be read ({text}): left out"
+
+
+def _of_project(place: str) -> dict[str, Entry | str]:
+    """The runs of a W&B project, from their configuration and summary; there are no figures of single queries."""
+    import wandb
+
+    name = place.removeprefix("wandb:")
+    try:
+        runs = list(wandb.Api().runs(name))
+    except Exception as error:  # whatever W&B raises
+        text = " ".join(str(error).split())
+        raise InputError(f"the W&B project {name} cannot be read ({text}); log in, or name ENTITY/PROJECT") from error
+    if not runs:
+        raise InputError(f"the W&B project {name} holds no run")
+    entries: dict[str, Entry | str] = {}
+    for run in runs:
+        path = f"{place}/{run.id}"
+        try:
+            config = Config()
+            _fill(config, {key: value for key, value in run.config.items() if not key.startswith("_")}, Path(path))
+            axes, common = _axes(config, path)
+            summary = dict(run.summary)
+            if ROWS not in summary:
+                entries[path] = ({**axes, "epochs": int(summary.get("epoch", -1)) + 1}, common, None)
+                continue
+            costs = {name: summary.get(name) for name in COSTS}
+            entries[path] = (axes, common, [{**row, **costs} for row in json.loads(summary[ROWS])])
+        except (InputError, KeyError, TypeError, AttributeError, ValueError) as error:
+            entries[path] = f"{path} cannot be read ({error}): left out"
+    return entries
+
+
+def _axes(config: Config, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    common = _family(config)
+    axes = {
+        "path": path,
+        "run_id": run_id(config),
+        "family": json.dumps(common, sort_keys=True),
+        "dataset": config.dataset.name,
+        "variant": _variant(config),
+        "stage": config.dfe.stage,
+        "blocks": config.dfe.blocks,
+        "seed": config.seed,
+    }
+    return axes, common
 
 
 def _config(path: Path) -> Config:

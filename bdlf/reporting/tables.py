@@ -13,7 +13,8 @@ import pandas as pd
 
 from bdlf.evaluation.protocols import protocol_name
 from bdlf.reporting.bootstrap import RESAMPLES, paired_interval, query_values
-from bdlf.reporting.gather import COSTS, VARIANTS, Gathered
+from bdlf.reporting.gather import VARIANTS, Gathered
+from bdlf.runs.card import COSTS
 from bdlf.runs.selection import LAST, RULES
 
 PROTOCOL = ["dataset", "mode", "shots", "direction", "gallery", "reading", "similarity", "feature", "flip"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from bdlf.runs.record import FIGURES, metric_values
 from bdlf.runs.selection import LAST, RULES
+
+COSTS = ("train_seconds", "images_per_second", "peak_memory_gib", "parameters", "train_gflops", "inference_gflops")
+"""Keys of a result: what the run took."""
+ROWS = "result_rows"
 
 
 def flat_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -21,13 +26,14 @@ def flat_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """The figures by column name of metrics.csv; those of an epoch that was chosen under `<rule>/`."""
-    values: dict[str, float] = {}
+def summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What W&B keeps of a result: figures by column name of metrics.csv (those of an epoch that was chosen under
+    `<rule>/`), costs, and all rows as JSON under ROWS."""
+    values: dict[str, Any] = {name: result[name] for name in COSTS if name in result}
     for row in result["metrics"]:
         prefix = "" if row["selection"] == LAST else f"{row['selection']}/"
         values |= {prefix + name: value for name, value in metric_values([row]).items()}
-    return values
+    return {**values, ROWS: json.dumps(flat_rows(result))}
 
 
 def common_lines(result: Mapping[str, Any]) -> list[str]:

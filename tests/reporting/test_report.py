@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from PIL import Image
 
 import bdlf.report
-from bdlf.reporting.gather import VARIANTS
+from bdlf.reporting.gather import VARIANTS, gather
 
 
 @pytest.fixture
@@ -110,3 +112,35 @@ def test_runs_go_to_wandb_one_by_one(report, outputs, monkeypatch):
     )
     code, out, err = report(outputs, "--to-wandb")
     assert code == 1 and "15 of 17 runs are in W&B" in out and err.count("warning:") == 2 and len(set(sent)) == 17
+
+
+def test_a_wandb_project_gives_the_same_frame(report, outputs, monkeypatch):
+    import wandb
+
+    from bdlf.runs.card import summary
+    from bdlf.runs.folder import read_config
+    from bdlf.runs.record import read_result
+
+    def run_of(path: Path) -> SimpleNamespace:
+        config = {**dataclasses.asdict(read_config(path / "config.yaml")), "_wandb": {}}
+        result = read_result(path / "result.json")
+        return SimpleNamespace(id=result["run_id"], config=config, summary=summary(result))
+
+    runs = [run_of(path) for path in sorted(Path(outputs).glob("synthetic/*/seed*"))]
+    del runs[0].summary["result_rows"]
+    broken = SimpleNamespace(id="other", config={"learning_rate": 1}, summary={})
+    projects = {"me/bdlf": [*runs, broken], "me/nothing": []}
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=projects.__getitem__))
+    code, out, err = report("wandb:me/bdlf", "--table", "figure4")
+    assert code == 1 and err.count("warning:") == 1 and "'learning_rate'" in err and "| blocks8 | 1 of" in out
+
+    theirs, ours = gather(["wandb:me/bdlf"]), gather([outputs])
+    assert len(theirs.frame) == len(ours.frame) - 1 and theirs.unfinished["run_id"].tolist() == [runs[0].id]
+    columns = [name for name in ours.frame if name != "path"]
+    kept = ours.frame[ours.frame["run_id"] != runs[0].id]
+    by_run = [frame[columns].sort_values("run_id").reset_index(drop=True) for frame in (theirs.frame, kept)]
+    pd.testing.assert_frame_equal(*by_run)
+
+    for project, part in {"me/nothing": "holds no run", "me/other": "cannot be read"}.items():
+        code, _, err = report(f"wandb:{project}")
+        assert code == 2 and part in err and err.count("\n") == 1
