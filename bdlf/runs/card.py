@@ -44,7 +44,8 @@ def common_lines(result: Mapping[str, Any]) -> list[str]:
     else:
         split = f", split {row['split']}" if row["split"] is not None else ""
         data = f"{row['dataset']}{split}, fingerprint {result['fingerprint'][:8]}"
-        data += f", test images {result['test_fingerprint'][:8]}"
+        if "test_fingerprint" in result:  # absent from the first results
+            data += f", test images {result['test_fingerprint'][:8]}"
     flip = {True: "flip averaging on", False: "flip averaging off", None: "flip averaging unknown"}[row["flip"]]
     how = f"feature {row['feature'] or 'as given'}, {row['similarity']} similarity, {flip}"
     return [data, how, *(f"{rule}: {RULES[rule]}" for rule in _rules(result) if rule != LAST)]
