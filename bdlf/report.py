@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bdlf.errors import InputError
 from bdlf.jobs import DONE, FAILED, WRONG_INPUT
@@ -32,11 +32,15 @@ def report(options: argparse.Namespace) -> int:
     from bdlf.reporting.tables import blocks_of
 
     gathered = gather(options.folders)
-    for problem in gathered.problems:
+    problems = list(gathered.problems)
+    for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+    for run in gathered.unfinished.to_dict("records"):
+        if run["state"] == "unfinished":
+            print(f"unfinished: {run['path']}, epochs done: {run['epochs']}", file=sys.stderr)
     if options.to_wandb:
         return max(_to_wandb(gathered), FAILED if gathered.problems else DONE)
-    out = Path(options.out) if options.out else None
+    out = _folder(options.out) if options.out else None
     if options.frame:
         text = gathered.frame.drop(columns="family", errors="ignore").to_csv(index=False)
         print(text) if out is None else write_text(out / "frame.csv", text)
@@ -47,6 +51,10 @@ def report(options: argparse.Namespace) -> int:
             if options.table:
                 raise InputError(f"no finished run below {', '.join(options.folders)} belongs to {name}")
             continue
+        for problem in dict.fromkeys(line for block in blocks for line in block.problems):
+            if problem not in problems:
+                problems.append(problem)
+                print(f"warning: {problem}", file=sys.stderr)
         text = rendered(blocks, options.format)
         if out is None:
             print(text)
@@ -60,14 +68,24 @@ def report(options: argparse.Namespace) -> int:
                     write_atomically(path, lambda file, picture=picture: file.write(picture))  # type: ignore[misc]
     if out is not None:
         print(f"written to {out}")
-    return FAILED if gathered.problems else DONE
+    return FAILED if problems else DONE
+
+
+def _folder(name: str) -> Path:
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {name} cannot be a folder ({error.strerror}); choose another") from error
+    return Path(name)
 
 
 def _to_wandb(gathered: Gathered) -> int:
     from bdlf.runs.folder import RunFolder
     from bdlf.runs.tracker import rebuild
 
-    folders = sorted({*gathered.frame.get("path", ()), *gathered.unfinished.get("path", ())})
+    left = gathered.unfinished
+    left = left[left["state"] == "unfinished"] if len(left) else left
+    folders = sorted({*gathered.frame.get("path", ()), *left.get("path", ())})
     failed = [path for path in folders if not rebuild(RunFolder(Path(path)))]
     print(f"{len(folders) - len(failed)} of {len(folders)} runs are in W&B")
     for path in failed:
@@ -75,10 +93,17 @@ def _to_wandb(gathered: Gathered) -> int:
     return FAILED if failed else DONE
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
 def main() -> None:
     """The command."""
     purpose, _, examples = (__doc__ or "").strip().partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "bdlf.report", description=purpose, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

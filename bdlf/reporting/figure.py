@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 
 import numpy as np
 
@@ -13,7 +14,7 @@ def figure4(block: Block, form: str) -> bytes:
     """The block of `figure4` as a picture, `png` or `svg`: means over runs, bands of one standard deviation."""
     from matplotlib.figure import Figure
 
-    table = block.table.dropna(subset=["rank1"])
+    table = block.table  # a missing number of blocks is NaN: the line breaks there
     blocks = [int(row.removeprefix("blocks")) for row in table["row"]]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -26,7 +27,7 @@ def figure4(block: Block, form: str) -> bytes:
     axes.set_xlim(0.7, 8.3)
     axes.set_xlabel("invertible blocks")
     axes.set_ylabel("percent, mean over runs ± std")
-    axes.set_title(block.title, fontsize=9)
+    axes.set_title(textwrap.fill(block.title, 95), fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend()
     picture = io.BytesIO()

@@ -12,7 +12,25 @@ from bdlf.reporting.tables import Block
 
 FORMATS = ("md", "csv", "tex", "html")
 _DASH = "-"
-_TEX = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; }}
+table {{ border-collapse: collapse; font-size: 90%; }}
+th, td {{ padding: 0.2em 0.6em; border-bottom: 1px solid #ccc; text-align: left; white-space: nowrap; }}
+</style>
+{body}</html>
+"""
+_TEX = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\^{}",
+}
 
 
 def rendered(blocks: Sequence[Block], form: str) -> str:
@@ -32,7 +50,8 @@ def rendered(blocks: Sequence[Block], form: str) -> str:
         joined.to_csv(text, index=False, float_format="%.4f", lineterminator="\n")
         return text.getvalue()
     write = {"md": _markdown, "tex": _latex, "html": _html}[form]
-    return "\n".join(write(block, cells(block.table)) for block in blocks)
+    body = "\n".join(write(block, cells(block.table)) for block in blocks)
+    return _PAGE.format(title=html.escape(blocks[0].title), body=body) if form == "html" else body
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from bdlf.runs.identity import run_id, run_path
 from bdlf.runs.record import SCHEMA
 
 QUERIES = 40
+_TEXTS: dict[str, str] = {}  # OmegaConf takes long, and most tests want the same few configurations
 
 
 def configured(variant: str = "full", **changes) -> Config:
@@ -47,9 +49,13 @@ def fabricate(tmp_path):
         finished: bool = True,
         dataset: str | None = None,
     ) -> Path:
+        config.output = "outputs"
+        if repr(config) not in _TEXTS:
+            _TEXTS[repr(config)] = OmegaConf.to_yaml(OmegaConf.structured(config))
+        text = _TEXTS[repr(config)]
         config.output = str(tmp_path / "outputs")
         path = run_path(config)
-        write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+        write_text(path / "config.yaml", text)
         write_text(path / "metrics.csv", "epoch,total\n0,1.0\n")
         if not finished:
             return path
@@ -96,3 +102,31 @@ def fabricate(tmp_path):
 @pytest.fixture(name="configured")
 def _configured():
     return configured
+
+
+@pytest.fixture
+def table2(fabricate, configured):
+    """Seven rows, two seeds; row i finds more the later it stands."""
+    return {
+        (name, seed): fabricate(configured(name, seed=seed), 0.3 + 0.08 * place)
+        for place, name in enumerate(VARIANTS.values())
+        for seed in (0, 1)
+    }
+
+
+def changed(folder: Path, **values) -> None:
+    """Rewrite keys of a result, and `row__<key>` of its first row; None deletes."""
+    result = json.loads((folder / "result.json").read_text())
+    for name, value in values.items():
+        node = result["metrics"][0] if name.startswith("row__") else result
+        key = name.removeprefix("row__")
+        if value is None:
+            del node[key]
+        else:
+            node[key] = value
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture(name="changed")
+def _changed():
+    return changed

@@ -72,8 +72,9 @@ def test_everything_in_every_format(report, outputs, tmp_path):
         assert picture.width > 600
     tex = (tmp_path / "tex" / "table2.tex").read_text()
     assert r"dfe\_app\_skd" in tex and tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") and "±" not in tex
-    HTMLParser().feed((tmp_path / "html" / "table2.html").read_text())
-    assert "<td>dfe_app</td>" in (tmp_path / "html" / "table2.html").read_text()
+    page = (tmp_path / "html" / "table2.html").read_text()
+    HTMLParser().feed(page)
+    assert "<td>dfe_app</td>" in page and '<meta charset="utf-8">' in page and page.count("<html") == 1
     code, out, _ = report(outputs)
     assert code == 0 and "Table 2" in out and "synthetic" in out and out.count("| full |") >= 1
 
@@ -84,18 +85,35 @@ def test_everything_in_every_format(report, outputs, tmp_path):
         (["nowhere"], 2, ["nowhere is no folder"]),
         (["{}", "--table", "table9"], 2, ["table9", "table2"]),
         (["{}", "--format", "doc"], 2, ["doc", "md"]),
+        (["{}", "--frobnicate"], 2, ["--frobnicate"]),
+        (["{}", "--out", __file__], 2, [f"{__file__} cannot be a folder"]),
         (["{}", "--table", "table3"], 0, []),
     ],
 )
 def test_wrong_options_are_one_line(report, outputs, arguments, code, parts):
     got, _, err = report(*(argument.format(outputs) for argument in arguments))
-    assert got == code and all(part in err for part in parts)
+    assert got == code and all(part in err for part in parts) and err.count("\n") == bool(parts)
 
 
 def test_a_broken_folder_is_named_and_the_rest_reported(report, outputs):
     next(Path(outputs).glob("synthetic/dfe-*/seed0/result.json")).write_text("{")
     code, out, err = report(outputs, "--table", "table2")
-    assert code == 1 and err.count("warning:") == 1 and "dfe-" in err and "| dfe | 1 of 2 |" in out
+    assert code == 1 and err.count("warning:") == 1 and "dfe-" in err and "| dfe | 1 of 2, seed 0 unreadable |" in out
+
+
+def test_damaged_figures_of_queries_are_warned_of_once(report, outputs):
+    (file,) = Path(outputs).glob("synthetic/full-????????/seed0/per_query.npz")
+    file.write_text("no archive")
+    code, out, err = report(outputs)
+    assert code == 1 and err.count("warning:") == 1 and str(file) in err and "| full | 2 of 2 |" in out
+
+
+def test_what_is_unfinished_is_listed(report, fabricate, configured, tmp_path):
+    path = fabricate(configured(), finished=False)
+    code, _, err = report(str(tmp_path))
+    assert code == 0 and err == f"unfinished: {path}, epochs done: 1\n"
+    code, _, err = report(str(tmp_path), "--table", "table2")
+    assert code == 2 and "no finished run" in err
 
 
 def test_help_ends_in_examples_and_is_quick():
@@ -110,8 +128,9 @@ def test_runs_go_to_wandb_one_by_one(report, outputs, monkeypatch):
     monkeypatch.setattr(
         tracker, "rebuild", lambda folder: sent.append(folder.path) or "dfe_app-" not in str(folder.path)
     )
+    next(Path(outputs).glob("synthetic/baseline-*/seed0/result.json")).write_text("{")  # not sent, and stops no other
     code, out, err = report(outputs, "--to-wandb")
-    assert code == 1 and "15 of 17 runs are in W&B" in out and err.count("warning:") == 2 and len(set(sent)) == 17
+    assert code == 1 and "14 of 16 runs are in W&B" in out and err.count("warning:") == 3 and len(set(sent)) == 16
 
 
 def test_a_wandb_project_gives_the_same_frame(report, outputs, monkeypatch):

@@ -8,24 +8,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from bdlf.errors import InputError
 from bdlf.reporting.bootstrap import paired_interval, query_values
+from bdlf.reporting.figure import figure4
 from bdlf.reporting.gather import VARIANTS, gather
+from bdlf.reporting.published import published
 from bdlf.reporting.render import rendered
-from bdlf.reporting.tables import blocks_of, published
+from bdlf.reporting.tables import blocks_of
 
 SYSU = {"dataset": "sysu", "mode": "all", "shots": 1, "gallery": "agw"}
-
-
-@pytest.fixture
-def table2(fabricate, configured):
-    """Seven rows, two seeds; row i finds more the later it stands."""
-    return {
-        (name, seed): fabricate(configured(name, seed=seed), 0.3 + 0.08 * place)
-        for place, name in enumerate(VARIANTS.values())
-        for seed in (0, 1)
-    }
 
 
 def only(gathered, name="table2"):
@@ -56,7 +48,8 @@ def test_a_missing_and_an_unfinished_run_are_seen(table2, tmp_path):
     (table2["dfe_app", 0] / "result.json").unlink()
     block = only(gather([tmp_path]))
     runs = dict(zip(block.table["row"], block.table["runs"], strict=True))
-    assert runs["dfe"] == "1 of 2" and runs["full"] == "no run" and runs["dfe_app"] == "1 of 2, 1 unfinished"
+    assert runs["dfe"] == "1 of 2" and runs["full"] == "no run"
+    assert runs["dfe_app"] == "1 of 2, seed 0 unfinished after 1 epoch"
     assert runs["baseline"] == "2 of 2"
     assert "| full | no run | - |" in rendered([block], "md")
 
@@ -73,7 +66,7 @@ def test_runs_that_differ_in_anything_else_stand_apart(table2, fabricate, config
     assert "loss.skd.weight=0.5 (not 1.0)" in " ".join(notes) and "schedule.epochs=5" in " ".join(notes)
     assert sum("blocks 2" in block.title for block in blocks) == 1
     assert [
-        ("best_on_test" in block.title, "CHOSEN ON THE TEST SET" in note)
+        ("best_on_test (CHOSEN ON THE TEST SET" in block.title, "CHOSEN ON THE TEST SET" in note)
         for block, note in zip(blocks, notes, strict=True)
     ].count((True, True)) == 1
     assert sum("vis_to_ir" in block.title for block in blocks) == 1
@@ -101,6 +94,60 @@ def test_only_real_numbers_of_the_same_protocol_are_compared_with_the_papers(fab
     assert len(synthetic) == 1 and pd.isna(synthetic[0].table["rank1_to_paper"]).all() and len(synthetic[0].table) == 1
 
 
+def test_seeds_that_no_row_has_finished_are_missed(changed, fabricate, configured, tmp_path):
+    for seed in (0, 1):
+        fabricate(configured(seed=seed))
+    fabricate(configured(seed=2), finished=False)
+    changed(fabricate(configured(seed=3)), schema=99)
+    gathered = gather([tmp_path])
+    (line,) = only(gathered, "table1").table.to_dict("records")
+    assert line["runs"] == "2 of 4, seed 2 unfinished after 1 epoch, seed 3 unreadable"
+    assert len(gathered.problems) == 1 and gathered.unfinished["state"].tolist() == ["unfinished", "unreadable"]
+
+
+def test_other_images_are_never_in_one_cell(changed, table2, tmp_path):
+    changed(table2["full", 1], fingerprint="a" * 64)
+    blocks = list(blocks_of(gather([tmp_path]), "table2"))
+    runs = [block.table.set_index("row")["runs"]["full"] for block in blocks]
+    assert runs == ["1 of 2", "1 of 1"] and "other images" in blocks[1].title and "other images" not in blocks[0].title
+    assert any("aaaaaaaa" in note for note in blocks[1].notes) and pd.isna(blocks[1].table["mAP"].iloc[0])
+
+
+def test_splits_have_images_of_their_own(changed, fabricate, configured, tmp_path):
+    for split in (1, 2):
+        for name in ("baseline", "full"):
+            run = configured(name, dataset__name="regdb", dataset__split=split)
+            changed(fabricate(run, rows=({"mode": None},)), fingerprint=str(split) * 64)
+    block = only(gather([tmp_path]))
+    assert block.table.set_index("row")["runs"]["full"] == "2 of 2" and block.table["pairs"].iloc[-1] == 2
+
+
+def test_damaged_figures_of_queries_cost_the_difference_alone(changed, table2, tmp_path):
+    file = table2["full", 0] / "per_query.npz"
+    file.write_bytes(file.read_bytes()[:300])
+    np.savez(table2["dfe", 0] / "per_query.npz", other=np.zeros(3))
+    with np.load(table2["dfe_app", 1] / "per_query.npz") as arrays:
+        shorter = {name: array[:, :-3] for name, array in arrays.items()}
+    np.savez(table2["dfe_app", 1] / "per_query.npz", **shorter)
+    (table2["dfe_skd", 0] / "per_query.npz").unlink()
+    changed(table2["dfe_app_skd", 0], row__queries=37)
+    with np.load(table2["dfe_app_skd", 0] / "per_query.npz") as arrays:  # sound, but of other queries
+        shorter = {name: array[:, :-3] for name, array in arrays.items()}
+    np.savez(table2["dfe_app_skd", 0] / "per_query.npz", **shorter)
+    block = only(gather([tmp_path]))
+    table = block.table.set_index("row")
+    assert len(block.problems) == 4 and all("\n" not in line and "per_query.npz" in line for line in block.problems)
+    pairs = {row: table["pairs"][row] for row in table.index[1:]}
+    assert pairs == {**dict.fromkeys(pairs, 1), "app_orth_skd": 2}
+    assert set(table["runs"]) == {"2 of 2"} and "difference of full: of 1 of its 2 runs" in " ".join(block.notes)
+
+
+def test_what_the_paper_does_not_print_is_said(fabricate, configured, tmp_path):
+    fabricate(configured())
+    notes = {name: " ".join(only(gather([tmp_path]), name).notes) for name in ("table2", "table3", "figure4")}
+    assert "no numbers" in notes["figure4"] and "inferred" in notes["table3"] and "of the paper" not in notes["table2"]
+
+
 def test_splits_of_regdb_are_one_row(fabricate, configured, tmp_path):
     for split in (1, 2, 3):
         fabricate(
@@ -125,32 +172,21 @@ def test_stages_and_blocks(fabricate, configured, tmp_path):
     assert [row for row, runs in figure["runs"].items() if runs != "no run"] == ["blocks2", "blocks6", "blocks8"]
 
 
-def test_folders_that_cannot_be_read_stop_no_other(table2, fabricate, configured, tmp_path):
-    shutil.copytree(table2["dfe", 0], tmp_path / "outputs" / "copied")
-    result = table2["full", 0] / "result.json"
-    result.write_text(result.read_text()[:-40])
-    older = table2["full", 1] / "result.json"
-    older.write_text(older.read_text().replace('"schema": 1', '"schema": 99'))
-    (table2["dfe_app", 0] / "config.yaml").write_text("label: ${oc.env:HOME}")
-    (table2["dfe_app", 1] / "config.yaml").write_text("surprise: 1")
-    (table2["dfe_skd", 0] / "config.yaml").write_text(": : :")
-    gathered = gather([tmp_path])
-    assert len(gathered.problems) == 6 and all("\n" not in line for line in gathered.problems)
-    text = "\n".join(gathered.problems)
-    for part in (
-        "claims run",
-        "not a readable JSON",
-        "not a result of this version",
-        "interpolation",
-        "'surprise'",
-        "not the configuration",
-    ):
-        assert part in text
-    assert gathered.frame["path"].nunique() == 14 - 5
-    for place, message in {"nowhere": "is no folder", "empty": "holds no run folder"}.items():
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(InputError, match=message):
-            gather([tmp_path / place])
+def test_the_figure_breaks_where_runs_are_missing(fabricate, configured, tmp_path, monkeypatch):
+    for blocks in (1, 2, 4):
+        for seed in (0, 1):
+            fabricate(configured(dfe__blocks=blocks, seed=seed), 0.1 * blocks)
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    block = only(gather([tmp_path]), "figure4")
+    figure4(block, "svg")
+    (axes,) = drawn[0].axes
+    assert "synthetic" in axes.get_title() and axes.get_xlabel() and "percent" in axes.get_ylabel()
+    for line, figure in zip(axes.lines, ("rank1", "mAP"), strict=True):
+        known = np.isfinite(line.get_ydata().astype(float))
+        assert (line.get_xdata() == np.arange(1, 9)).all() and known.tolist() == [True, True, False, True] + [False] * 4
+        np.testing.assert_array_equal(line.get_ydata()[known], block.table[figure].dropna())
+    assert len(axes.collections) == 2, "a band each"
 
 
 def test_the_interval_against_a_loop_and_a_known_answer():
@@ -193,7 +229,14 @@ def test_queries_without_a_match_have_no_value():
 
 def test_published_numbers_are_all_there():
     table = published()
-    assert table.groupby("table").size().to_dict() == {"table1": 12 * 4 + 4 * 2, "table2": 7, "table3": 4}
+    assert table.groupby("table").size().to_dict() == {
+        "table1": 12 * 4 + 3 * 2 + 2,
+        "table2": 7,
+        "table3": 4,
+        "figure4": 1,
+    }
+    assert table.iloc[-1]["table"] == "figure4" and "no numbers" in table.iloc[-1]["source"]
+    table = table.iloc[:-1]
     assert table.query("table == 'table1'")["row"].nunique() == 12
     assert table[["rank1", "mAP", "source"]].notna().all(axis=None) and table["rank1"].between(48, 95).all()
     assert set(table.query("dataset == 'llcm'")["reading"]) == {"paper"}
