@@ -36,7 +36,7 @@ class Dataset:
     name: str = MISSING  # sysu | regdb | llcm | synthetic
     root: str | None = None
     split: int = 1  # RegDB's split, 1..10
-    seed: int = 0  # of the synthetic identities; independent of the run's seed
+    seed: int = 0  # of the synthetic identities, and of those held out; independent of the run's seed
     synthetic: Synthetic = field(default_factory=Synthetic)
 
 

@@ -139,9 +139,6 @@ class Scorer:
             rows += more[0]
             scores += more[1]
             chosen[rule] = {"rule": RULES[rule], "epoch": epoch, "mean_rank1": state["criterion"]}
-            if rule == VALIDATION:
-                held_out = self._table["pid"][self._table["split"] == "val"]
-                chosen[rule]["identities_held_out"] = int(held_out.nunique())
             log.info("%s: epoch %d of %d", rule, epoch + 1, self._config.schedule.epochs)
         return (rows, scores), chosen
 

@@ -160,6 +160,8 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             variant=config.variant,
             selection=config.selection,
             chosen=chosen,
+            trained_identities=len(sampler.pids),
+            held_out_identities=table["pid"][table["split"] == "val"].nunique(),
             epochs=config.schedule.epochs,
             steps_per_epoch=sampler.steps_per_epoch,
             train_seconds=seconds,

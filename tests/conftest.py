@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ install_import_hook(
 
 from bdlf.command import run_command  # noqa: E402
 from bdlf.config import CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
+from bdlf.data.synthetic_layouts import LAYOUTS, write_layout  # noqa: E402
 
 torch.set_num_threads(1)  # tensors here are small: a second thread only waits
 
@@ -33,6 +35,15 @@ TINY = (
     "threads=1",
 )
 """A run of a second or two on the synthetic set."""
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An intact tree in every layout, never written to."""
+    folder = tmp_path_factory.mktemp("cam 5")
+    for layout in LAYOUTS:
+        write_layout(layout, folder / layout, identities=8, images=2, height=32, width=16)
+    return folder
 
 
 @pytest.fixture

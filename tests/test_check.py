@@ -15,23 +15,15 @@ from bdlf.data import fingerprint, listing
 from bdlf.data.mistakes import likely_mistake
 from bdlf.data.problems import Finding
 from bdlf.data.published import PUBLISHED, Size
-from bdlf.data.synthetic_layouts import LAYOUTS, write_layout
-
-
-@pytest.fixture(scope="module")
-def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cam 5")
-    for layout in LAYOUTS:
-        write_layout(layout, folder / layout, identities=8, images=2, height=32, width=16)
-    return folder
+from bdlf.data.synthetic_layouts import LAYOUTS
 
 
 @pytest.fixture
-def tree(intact: Path, tmp_path: Path) -> Callable[[str], Path]:
+def tree(layouts: Path, tmp_path: Path) -> Callable[[str], Path]:
     """A copy of an intact tree."""
 
     def copy(layout: str) -> Path:
-        return Path(shutil.copytree(intact / layout, tmp_path / layout))
+        return Path(shutil.copytree(layouts / layout, tmp_path / layout))
 
     return copy
 
@@ -48,16 +40,16 @@ def inspected(layout: str, root: Path, *, fast: bool = False, split: int | None 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("fast", [False, True])
-def test_an_intact_tree_has_no_finding(intact, layout, fast):
-    report = inspected(layout, intact / layout, fast=fast)
+def test_an_intact_tree_has_no_finding(layouts, layout, fast):
+    report = inspected(layout, layouts / layout, fast=fast)
     assert report["findings"] == report["notes"] == [] and report["ok"] and report["hint"] is None
     assert report["synthetic"] and all(row["ok"] for row in report["counts"])
-    table = listing(layout, intact / layout)
+    table = listing(layout, layouts / layout)
     if layout == "regdb":
         assert report["fingerprint"] is None and {row["regdb_split"] for row in report["counts"]} == set(range(1, 11))
     else:
-        assert report["fingerprint"] == fingerprint(table, intact / layout)
-    images = len([path for path in (intact / layout).rglob("*") if path.suffix in (".jpg", ".bmp")])
+        assert report["fingerprint"] == fingerprint(table, layouts / layout)
+    images = len([path for path in (layouts / layout).rglob("*") if path.suffix in (".jpg", ".bmp")])
     assert report["images_opened"] == (0 if fast else images)
     counted = [row for row in report["counts"] if row["regdb_split"] in (None, 1)]
     for row in counted:
@@ -194,17 +186,17 @@ def test_a_known_mistake_is_recognised(tree, layout, mistake, words):
         ("llcm", 712, 351, None),
     ],
 )
-def test_lists_of_another_dataset_are_recognised_by_their_identities(intact, name, train, test, words):
+def test_lists_of_another_dataset_are_recognised_by_their_identities(layouts, name, train, test, words):
     found = {("train", None, None): Size(train, 9), ("test", None, None): Size(test, 9)}
     finding = Finding("too few images", "train", "")
-    hint = likely_mistake(name, intact / name, found, PUBLISHED[name], [finding])
+    hint = likely_mistake(name, layouts / name, found, PUBLISHED[name], [finding])
     assert hint is None if words is None else words in hint
-    assert likely_mistake(name, intact / name, found, PUBLISHED[name], []) is None
+    assert likely_mistake(name, layouts / name, found, PUBLISHED[name], []) is None
 
 
-def test_a_root_too_deep_and_another_dataset_are_recognised(intact, tmp_path):
-    assert f"set dataset.root={intact / 'sysu'}" in inspected("sysu", intact / "sysu/cam1", fast=True)["hint"]
-    report = inspected("llcm", intact / "sysu", fast=True)
+def test_a_root_too_deep_and_another_dataset_are_recognised(layouts, tmp_path):
+    assert f"set dataset.root={layouts / 'sysu'}" in inspected("sysu", layouts / "sysu/cam1", fast=True)["hint"]
+    report = inspected("llcm", layouts / "sysu", fast=True)
     assert "set dataset=sysu" in report["hint"] and not report["ok"]
     report = inspected("sysu", tmp_path, fast=True)
     assert report["hint"] is None and len(report["findings"]) == 8 and report["protocols"] == []
@@ -213,6 +205,9 @@ def test_a_root_too_deep_and_another_dataset_are_recognised(intact, tmp_path):
 def test_a_genuine_root_is_compared_with_the_published_counts(tree):
     root = tree("sysu")
     (root / "synthetic.json").unlink()
+    # What the published validation identities have not: images by camera 1
+    held_out = f"{(root / 'exp/val_id.txt').read_text().split(',')[0]:0>4}"
+    shutil.copytree(root / "cam3" / held_out, root / "cam1" / held_out)
     report = inspected("sysu", root, fast=True)
     rows = {(row["split"], row["modality"], row["camera"]): row for row in report["counts"]}
     assert rows["train", None, None]["expected_identities"] == 296 and not report["synthetic"]
@@ -223,6 +218,7 @@ def test_a_genuine_root_is_compared_with_the_published_counts(tree):
     assert kinds == {
         *("too few identities", "too few images", "too many identities", "too many images"),
         *("too few unlisted identities", "protocol of another size", "protocol cannot be scored"),
+        "official galleries are damaged",
     }
 
 

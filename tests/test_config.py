@@ -290,5 +290,10 @@ def test_hash_is_of_what_changes_the_result():
         ["variant=baseline"], ["dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"]
     ):
         assert run_hash(composed(first)) == run_hash(composed(first, second)), "what is not built does not count"
+    for dataset, draws in {"regdb": True, "llcm": True, "sysu": False}.items():
+        for option in ("dataset.seed=1", "evaluation.holdout=0.5"):
+            pair = [composed(f"dataset={dataset}", "selection=validation", *more) for more in ([], [option])]
+            assert (run_hash(pair[0]) != run_hash(pair[1])) == draws, "SYSU-MM01 has its own identities to hold out"
+        assert run_hash(composed(f"dataset={dataset}")) == run_hash(composed(f"dataset={dataset}", "dataset.seed=1"))
     assert run_hash(composed("variant=app_orth_skd")) != run_hash(composed("variant=app_orth_skd", "dfe.stage=2"))
     assert run_label(composed("variant=dfe_app", "dfe.stage=2", "dfe.blocks=4")) == "dfe_app-stage2-blocks4"

@@ -233,7 +233,7 @@ def test_three_ways_to_choose_an_epoch_stand_side_by_side(tiny_run, evaluated, t
         mean = curves[columns].mean(axis=1)
         assert chosen[rule]["epoch"] == mean.idxmax(), "the first of equals"
         assert chosen[rule]["mean_rank1"] == pytest.approx(mean.max())
-    assert chosen["validation"]["identities_held_out"] == 2
+    assert result["held_out_identities"] == 2
     assert "CHOSEN ON THE TEST SET" in chosen["best_on_test"]["rule"] and "CHOSEN ON THE TEST SET" in out
 
     rows = result["metrics"]
@@ -289,6 +289,7 @@ def test_rules_are_part_of_the_experiment(tiny_run):
     same = [[], ["selection=[last_epoch]"], ["evaluation.holdout=0.5"], ["evaluation.every=1"]]
     other = [[validation], [validation, "evaluation.holdout=0.5"], [validation, "evaluation.every=2"]]
     assert len({place(*overrides) for overrides in same}) == 1
+    assert place(validation) == place(validation, "evaluation.every=1")
     assert len({place(*overrides) for overrides in [[], *other, ["selection=best_on_test"]]}) == 5
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bdlf.data import listing
@@ -60,6 +61,19 @@ def test_an_epoch_on_each_layout(on_files, tmp_path, layout):
             assert row["std"]["rank1"] == pytest.approx(np.std(trials, ddof=1))
         else:
             assert row["std"] is None
+
+
+def test_validation_on_sysu_searches_what_its_identities_were_seen_by(on_files, tmp_path):
+    code, out, err = on_files("sysu", "selection=validation")
+    assert code == 0, err
+    (path,) = tmp_path.glob("out/sysu/*/seed0/result.json")
+    result, curves = json.loads(path.read_text()), pd.read_csv(path.with_name("metrics.csv"))
+    assert {column for column in curves if column.startswith("rank1/val-")} == {
+        f"rank1/val-ir_to_vis-all-1-shot-agw/{model}" for model in ("ema", "raw")
+    }, "cameras 1 and 2 saw none of them"
+    assert {row["mode"] for row in result["metrics"] if row["selection"] == "validation"} == {"all", "indoor"}
+    assert (result["trained_identities"], result["held_out_identities"]) == (7, 2)
+    assert "trained on 7 of 9 identities" in out
 
 
 def test_splits_of_regdb_are_runs_of_their_own(on_files, tmp_path):

@@ -172,14 +172,14 @@ def _split_of(identities: int, shares: dict[str, float], random: np.random.Gener
 
 
 def _plan_sysu(identities: int, images: int, random: np.random.Generator) -> tuple[pd.DataFrame, _Files]:
-    """Cameras 1, 2, 4, 5 visible, 3, 6 infrared; six people in ten are seen by all, most others by 3, 4 and 5 only."""
+    """Cameras 1, 2, 4, 5 visible, 3, 6 infrared; validation identities by 3, 4, 5, six in ten others by all."""
     split = _split_of(identities, {"train": 296 / 491, "val": 99 / 491, "test": 96 / 491}, random)
     pids = [1 + who + who // 11 for who in range(identities)]  # with gaps, as in the original
 
     def rows() -> Iterator[_Row]:
         for who, pid in enumerate(pids):
-            indoors = "123456" if who % 5 < 3 else "345"
-            for camera in map(int, {5: "12456", 10: "3456"}.get(who % 12, indoors)):
+            cameras = {5: "12456", 10: "3456"}.get(who % 12, "123456" if who % 5 < 3 else "345")
+            for camera in map(int, "345" if split[who] == "val" else cameras):
                 kind = "ir" if camera in _SYSU_INFRARED else "vis"
                 for k in range(images):
                     yield who, pid, camera, kind, k, split[who], [f"cam{camera}/{pid:04d}/{k + 1:04d}.jpg"]

@@ -92,8 +92,11 @@ def settings(
       "agw" draws, 10 trials. Reading "released" turns vis_to_ir around, as the code since June 2023 does: the drawn
       infrared images are the queries and all visible ones the gallery. Its ir_to_vis is that of "paper", the default.
 
+    A mode without any gallery image in a `split` other than "test" is left out: SYSU-MM01's validation identities were
+    seen by cameras 3, 4 and 5 alone, so that nothing is there to search indoors.
+
     Raises InputError on an unknown dataset, on what its protocol does not define, on a listing without images of a
-    modality in `split`, and on official galleries that are missing or do not fit the listing.
+    modality in `split`, on an empty gallery, and on official galleries that are missing or do not fit the listing.
     """
     if dataset not in _KNOWN:
         raise InputError(f"unknown dataset {dataset!r}: known are {', '.join(_KNOWN)}")
@@ -118,6 +121,11 @@ def settings(
         queries, images = _rows(sides[queried].index), sides[searched]
         if dataset == "sysu":
             images = images[images["camid"].isin(GALLERY_CAMERAS[one_mode])]
+            if images.empty and split == "test":
+                cameras = ", ".join(map(str, GALLERY_CAMERAS[one_mode]))
+                raise InputError(f"mode={one_mode} searches cameras {cameras}, which have no test image: restore them")
+            if images.empty:
+                continue
         if gallery == "all":
             trials = [(queries, _rows(images.index))]
         elif gallery == "official":
@@ -129,6 +137,8 @@ def settings(
             trials = [(queries, rows) for rows in _agw_draws(images)]
         rule = "regdb" if dataset == "synthetic" else dataset
         found.append(Setting(dataset, one_mode, shots, one_direction, gallery, reading, rule, tuple(trials)))
+    if not found:
+        raise InputError(f"the listing of {dataset} has no {split} image in any camera that is searched: restore them")
     return found
 
 

@@ -12,11 +12,13 @@ from bdlf.runs.selection import LAST, RULES
 COSTS = ("train_seconds", "images_per_second", "peak_memory_gib", "parameters", "train_gflops", "inference_gflops")
 """Keys of a result: what the run took."""
 ROWS = "result_rows"
+_SHARED = ("run_id", "label", "fingerprint", "test_fingerprint", "trained_identities", "held_out_identities")
+"""Keys of a result that every row repeats."""
 
 
 def flat_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A flat row for each of `metrics`: run, dataset and fingerprint, the card, figures and their std in percent."""
-    shared = {key: result[key] for key in ("run_id", "label", "fingerprint", "test_fingerprint") if key in result}
+    shared = {key: result[key] for key in _SHARED if key in result}
     rows = []
     for row in result["metrics"]:
         card = {key: value for key, value in row.items() if key not in ("mean", "std", "trials")}
@@ -46,6 +48,9 @@ def common_lines(result: Mapping[str, Any]) -> list[str]:
         data = f"{row['dataset']}{split}, fingerprint {result['fingerprint'][:8]}"
         if "test_fingerprint" in result:  # absent from the first results
             data += f", test images {result['test_fingerprint'][:8]}"
+    trained, held_out = result.get("trained_identities"), result.get("held_out_identities")
+    if trained:
+        data += f", trained on {trained} of {trained + held_out} identities"
     flip = {True: "flip averaging on", False: "flip averaging off", None: "flip averaging unknown"}[row["flip"]]
     how = f"feature {row['feature'] or 'as given'}, {row['similarity']} similarity, {flip}"
     return [data, how, *(f"{rule}: {RULES[rule]}" for rule in _rules(result) if rule != LAST)]

@@ -69,7 +69,8 @@ def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[d
     if missing:
         log.warning("the mean is of %d of RegDB's 10 splits; %s missing", len(results), ", ".join(map(str, missing)))
     splits = sorted(results)
-    shared = {key: results[first][key] for key in ("label", "dataset", "seed", "variant", "epochs")}
+    keys = ("label", "dataset", "seed", "variant", "epochs", "trained_identities", "held_out_identities")
+    shared = {key: results[first][key] for key in keys if key in results[first]}
     facts = {**shared, "splits": splits, "run_ids": [results[split]["run_id"] for split in splits]}
     facts["fingerprints"] = [results[split]["fingerprint"] for split in splits]
     return facts, _mean_rows([results[split]["metrics"] for split in splits])

@@ -41,16 +41,22 @@ def canonical(config: Config) -> dict[str, Any]:
         tree.pop(key, None)
     rules = [rule for rule in selection_rules(config.selection) if rule != LAST]
     tree["selection"] = rules or {}
+    draws_holdout = VALIDATION in rules and config.dataset.name != "sysu"  # which has identities of its own for it
     unused = {
         "dataset": ["root"],
-        "evaluation": ["batch", *([] if rules else ["every"]), *([] if VALIDATION in rules else ["holdout"])],
+        "evaluation": [
+            "batch",
+            *([] if rules and config.evaluation.every != 1 else ["every"]),  # a rule scores every epoch anyway
+            *([] if draws_holdout else ["holdout"]),
+        ],
     }
     for part, keys in unused.items():
         for key in keys:
             tree.get(part, {}).pop(key, None)
     if config.dataset.name != "synthetic":
         tree["dataset"].pop("synthetic", None)
-        tree["dataset"].pop("seed", None)
+        if not draws_holdout:
+            tree["dataset"].pop("seed", None)
     if config.dataset.name != "regdb":
         tree["dataset"].pop("split", None)
     if config.backbone.weights not in ("imagenet", "none"):

@@ -11,7 +11,6 @@ import pytest
 
 import bdlf.check
 from bdlf.config import Source
-from bdlf.data.synthetic_layouts import LAYOUTS, write_layout
 
 PIXEL = b"not decoded by the listings"
 
@@ -114,14 +113,6 @@ class Tree:
 
     def inspected(self) -> dict:
         return bdlf.check.inspect(Source(name=self.layout, root=str(self.root)), fast=False)
-
-
-@pytest.fixture(scope="session")
-def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cam 5")
-    for layout in LAYOUTS:
-        write_layout(layout, folder / layout, identities=8, images=2, height=32, width=16)
-    return folder
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_a_tree_of_ours_is_compared_with_its_record(written_tree):
     test = listing("sysu", tree.root, splits=("test",))
     assert quick_findings(test, tree.root) == []
     (line,) = quick_findings(whole.drop(index=whole.index[whole["split"] == "val"][0]), tree.root)
-    assert ": 1 missing" in line and line.startswith("val visible camera 1")
+    assert ": 1 missing" in line and line.startswith("val infrared camera 3")
     assert (
         quick_findings(listing("synthetic", None, synthetic={"train_identities": 3, "test_identities": 2}), None) == []
     )

@@ -158,6 +158,16 @@ def test_sysu_official_galleries_follow_the_file(tmp_path, shots):
             assert len(queries) == 3 + 2 + 2 + 4 + 2 + 1
 
 
+def test_a_split_that_a_mode_has_no_gallery_for_is_scored_in_the_others_only():
+    seen_by_345 = sysu_listing().query("camid in (3, 4, 5)")
+    held_out = seen_by_345.assign(split="val")
+    assert [setting.mode for setting in settings("sysu", held_out, split="val")] == ["all"]
+    with pytest.raises(InputError, match=r"mode=indoor searches cameras 1, 2, which have no test image"):
+        settings("sysu", seen_by_345)
+    with pytest.raises(InputError, match="no val image in any camera"):
+        settings("sysu", held_out, mode="indoor", split="val")
+
+
 def test_sysu_official_galleries_that_do_not_fit_are_refused(tmp_path):
     listing = sysu_listing()
 
