@@ -34,6 +34,7 @@ from bdlf.training.schedule import check_schedule
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
+TRACKERS = ("wandb", "none")
 _THREADS = torch.get_num_threads()  # PyTorch's choice, which the jobs of a sweep share
 
 
@@ -55,8 +56,6 @@ def dataset_name(config: DatasetConfig) -> str:
 
 def build_fabric(config: Config) -> Fabric:
     """The device and arithmetic of the run; also sets threads and determinism of this process."""
-    if config.precision not in PRECISIONS:
-        raise InputError(f"precision='{config.precision}' is not known; known: {', '.join(PRECISIONS)}")
     torch.set_num_threads(config.threads or _THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism needs, before CUDA starts
     torch.use_deterministic_algorithms(config.deterministic)
@@ -138,7 +137,9 @@ def build_settings(config: Config, table: pd.DataFrame) -> list[Setting]:
 
 
 def build_validation_settings(config: Config, table: pd.DataFrame) -> list[Setting]:
-    """Every protocol, at its default, on the identities held out to choose an epoch."""
+    """Every protocol, at its default, on the identities held out to choose an epoch; none where none is held out."""
+    if VALIDATION not in selection_rules(config.selection):
+        return []
     return settings(config.dataset.name, table, root=config.dataset.root, split="val")
 
 
@@ -175,6 +176,11 @@ def check_values(config: Config) -> None:
         raise InputError(f"optimizer.momentum={rates.momentum}: a number in (0, 1) is needed, 0 with nesterov=false")
     if config.evaluation.feature not in EMBEDDED:
         raise InputError(f"evaluation.feature='{config.evaluation.feature}' is not known; known: {', '.join(EMBEDDED)}")
+    if config.precision not in PRECISIONS:
+        raise InputError(f"precision='{config.precision}' is not known; known: {', '.join(PRECISIONS)}")
+    if config.tracker.name not in TRACKERS:
+        raise InputError(f"tracker.name='{config.tracker.name}' is not known; known: {', '.join(TRACKERS)}")
+    accelerator(config.devices)
     selection_rules(config.selection)
     check_schedule(
         epochs=config.schedule.epochs,

@@ -99,8 +99,9 @@ def _read(dataset: Source, root: str | None, problems: Collected) -> dict[int | 
 
     assert dataset.name is not None
     if dataset.name == "synthetic":
-        drawn = {"seed": dataset.seed, **dataclasses.asdict(dataset.synthetic)}
-        return {None: listing("synthetic", None, split=dataset.split or 1, synthetic=drawn, problems=problems)}
+        whole = dataset.dataset()
+        drawn = {"seed": whole.seed, **dataclasses.asdict(whole.synthetic)}
+        return {None: listing("synthetic", None, split=whole.split, synthetic=drawn, problems=problems)}
     if dataset.name == "regdb":
         splits = SPLITS if dataset.split is None else [dataset.split]
         return {split: listing("regdb", root, split=split, problems=problems) for split in splits}
@@ -111,7 +112,7 @@ def _of_options(dataset: Source) -> Published:
     """What the synthetic set must hold: nothing published, but what its options say."""
     from bdlf.data.published import Place, Published, Size
 
-    options = dataset.synthetic
+    options = dataset.dataset().synthetic
     identities = {"train": options.train_identities, "test": options.test_identities}
     sizes: dict[Place, Size] = {}
     for split, count in identities.items():

@@ -257,14 +257,29 @@ class Rescore:
 
 
 @dataclass
+class SyntheticSource:
+    """As `Synthetic`; null: the default."""
+
+    train_identities: int | None = None
+    test_identities: int | None = None
+    images_per_identity: int | None = None
+
+
+@dataclass
 class Source:
     """As `Dataset`, for a command that trains nothing; null: as the run says, or the default."""
 
     name: str | None = None
     root: str | None = None
     split: int | None = None
-    seed: int = 0
-    synthetic: Synthetic = field(default_factory=Synthetic)
+    seed: int | None = None
+    synthetic: SyntheticSource = field(default_factory=SyntheticSource)
+
+    def dataset(self) -> Dataset:
+        """With defaults for what is null."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        drawn = {name: value for name, value in vars(self.synthetic).items() if value is not None}
+        return Dataset(**(given | {"synthetic": Synthetic(**drawn)}))
 
 
 @dataclass
@@ -276,7 +291,7 @@ class EvaluateConfig:
     splits: Any = None  # run folders of RegDB's splits, or patterns for them, to collate
     selection: str = "last_epoch"  # of the run's epochs, where it was trained with selection=...
     save_features: bool = False  # of the run, as <output>/features.npz
-    output: str | None = None  # null: evaluations/<hash8> in the run's folder, or beside the features
+    output: str | None = None  # null: evaluations/<...> in the run's folder, beside the features or beside the runs
     dataset: Source = field(default_factory=Source)
     data: Data = field(default_factory=Data)
     evaluation: Rescore = field(default_factory=Rescore)

@@ -12,12 +12,12 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdlf.command import run_command
-from bdlf.config import Config, EvaluateConfig
-from bdlf.config import Dataset as DatasetConfig
+from bdlf.config import Dataset, EvaluateConfig
 from bdlf.errors import InputError
 from bdlf.jobs import DONE
 
@@ -36,10 +36,47 @@ def evaluate(config: EvaluateConfig) -> int:
     if len(asked) != 1:
         given = f"{' and '.join(asked)} are given" if asked else "none is given"
         raise InputError(f"one of run=FOLDER, features=FILE.npz and splits=FOLDERS is needed; {given}")
-    if config.save_features and config.run is None:
-        raise InputError(f"save_features=true saves the features of a run; with {asked[0]}= there is none")
+    _require_used(config, asked[0])
+    if config.output is not None and (Path(config.output) / "config.yaml").exists():
+        raise InputError(
+            f"output={config.output} is a run folder, whose own result is never replaced; choose another output="
+        )
     {"run": _score_run, "features": _score_features, "splits": _collate}[asked[0]](config)
     return DONE
+
+
+_PROTOCOL = tuple(f"evaluation.{name}" for name in ("mode", "shots", "direction", "gallery", "reading"))
+_USED = {
+    "run": ("selection", "save_features", "dataset.root", "dataset.split", "evaluation"),
+    "features": ("dataset", *_PROTOCOL),
+    "splits": (),
+}
+_ALWAYS_USED = ("output", "data", "devices", "threads", "debug")  # the last four change no number
+_WHY_NOT = {
+    ("run", "dataset"): "a run knows its dataset; dataset.root= says where it lies now",
+    ("features", "evaluation"): "it is how a network is used, and features are scored as they are",
+    ("splits", "evaluation"): "splits= collates what the runs' results hold",
+}
+
+
+def _require_used(config: EvaluateConfig, what: str) -> None:
+    """Refuse an option that changes nothing here: whoever gave it would read the result wrongly."""
+    defaults = dict(_leaves(dataclasses.asdict(EvaluateConfig())))
+    for key, value in _leaves(dataclasses.asdict(config)):
+        parts = key.split(".")
+        used = any(".".join(parts[: n + 1]) in (*_USED[what], *_ALWAYS_USED, what) for n in range(len(parts)))
+        if value != defaults[key] and not used:
+            reason = _WHY_NOT.get((what, parts[0]), f"{what}= makes no use of it")
+            given = str(value).lower() if isinstance(value, bool) else value  # as it is typed
+            raise InputError(f"{key}={given} does not go with {what}=: {reason}; leave it out")
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _score_run(config: EvaluateConfig) -> None:
@@ -49,16 +86,19 @@ def _score_run(config: EvaluateConfig) -> None:
     from bdlf.data import fingerprint
     from bdlf.evaluation.features_file import write_features
     from bdlf.runs.folder import RunFolder, read_config
-    from bdlf.runs.identity import run_label
-    from bdlf.runs.selection import LAST, selection_rules
+    from bdlf.runs.selection import LAST, UNFINISHED, selection_rules
     from bdlf.scoring import load_weights, score_models
     from bdlf.training.ema import averaged_copy
 
     assert config.run is not None
     folder = RunFolder(Path(config.run))
     run = read_config(folder.config)
-    _require_own_dataset(config, run)
-    run.evaluation = dataclasses.replace(run.evaluation, **_asked_protocol(config))
+    if config.dataset.split not in (None, run.dataset.split):
+        raise InputError(
+            f"dataset.split={config.dataset.split}: {config.run} was trained on split {run.dataset.split}, so half of "
+            "the test identities of any other split are its training identities; train one model for each split"
+        )
+    run.evaluation = dataclasses.replace(run.evaluation, **_given(config.evaluation))
     run.dataset.root = config.dataset.root or run.dataset.root
     run.data, run.devices, run.threads = config.data, config.devices, config.threads
     build.check_values(run)
@@ -70,8 +110,8 @@ def _score_run(config: EvaluateConfig) -> None:
     table = build.build_partition(run, listing)
     settings = build.build_settings(run, table)
     fabric = build.build_fabric(run)
-    identities = len(build.build_sampler(run, table).pids)
-    network = build.build_model(run, identities, build.build_objective(run), weights="none")
+    trained = len(build.build_sampler(run, table).pids)
+    network = build.build_model(run, trained, build.build_objective(run), weights="none")
     averaged = averaged_copy(network, run.ema.decay) if run.ema.enabled else None
     file = folder.checkpoint if rule == LAST else folder.selected(rule)
     state = load_weights(file, {"model": network, **({"averaged": averaged} if averaged is not None else {})})
@@ -82,13 +122,16 @@ def _score_run(config: EvaluateConfig) -> None:
         model.to(fabric.device)
 
     store = build.build_store(run, listing)
-    chosen = rule if rule != LAST or state["epoch"] == run.schedule.epochs else "unfinished"
+    finished = state["epoch"] == run.schedule.epochs if rule == LAST else folder.result.is_file()
+    chosen = rule if finished else UNFINISHED + rule
     rows = np.flatnonzero(table["split"] == "test") if config.save_features else None
+    epoch = state["epoch"] - 1
     (metrics, scores), features = score_models(
-        run, models, store, table, settings, fabric.device, epoch=state["epoch"] - 1, selection=chosen, rows=rows
+        run, models, store, table, settings, fabric.device, epoch=epoch, selection=chosen, rows=rows
     )
     protocol = {key: value for key, value in dataclasses.asdict(run.evaluation).items() if key not in _NO_PROTOCOL}
-    output = Path(config.output) if config.output else folder.path / "evaluations" / _digest([protocol, chosen])
+    place = folder.path / "evaluations" / _digest([protocol, chosen, epoch])
+    output = Path(config.output) if config.output else place
     if rows is not None:
         reported = next(iter(features))
         write_features(output / "features.npz", features[reported], rows, table)
@@ -98,10 +141,12 @@ def _score_run(config: EvaluateConfig) -> None:
         metrics,
         scores,
         run_id=state["run_id"],
-        label=run_label(run),
+        label=folder.label,
         dataset=build.dataset_name(run.dataset),
         fingerprint=digest,
         test_fingerprint=fingerprint(table[table["split"] == "test"], run.dataset.root),
+        trained_identities=trained,
+        held_out_identities=table["pid"][table["split"] == "val"].nunique(),
         seed=run.seed,
         variant=run.variant,
         selection=chosen,
@@ -113,19 +158,6 @@ def _score_run(config: EvaluateConfig) -> None:
 _NO_PROTOCOL = ("batch", "every", "holdout")
 
 
-def _require_own_dataset(config: EvaluateConfig, run: Config) -> None:
-    """A run is scored on the images it was trained apart from; only their place may be said anew."""
-    if config.dataset.name is not None:
-        raise InputError(
-            f"dataset={config.dataset.name}: a run knows its dataset; dataset.root= says where it lies now"
-        )
-    if config.dataset.split not in (None, run.dataset.split):
-        raise InputError(
-            f"dataset.split={config.dataset.split}: {config.run} was trained on split {run.dataset.split}, so half of "
-            "the test identities of any other split are its training identities; train one model for each split"
-        )
-
-
 def _score_features(config: EvaluateConfig) -> None:
     from bdlf import build
     from bdlf.data import fingerprint
@@ -134,21 +166,13 @@ def _score_features(config: EvaluateConfig) -> None:
     from bdlf.runs.record import metrics_row
 
     assert config.features is not None
-    file, dataset = Path(config.features), config.dataset
-    for key in ("batch", "flip", "feature"):
-        if getattr(config.evaluation, key) is not None:
-            raise InputError(
-                f"evaluation.{key} is how a network is used; features are scored as they are: leave it out"
-            )
-    if config.selection != "last_epoch":
-        raise InputError(
-            f"selection={config.selection} chooses between the epochs of a run; leave it out with features="
-        )
-    if dataset.name is None:
+    if config.dataset.name is None:
         raise InputError("features= needs their dataset: dataset=sysu, regdb, llcm or synthetic")
-    source = DatasetConfig(dataset.name, dataset.root, dataset.split or 1, dataset.seed, dataset.synthetic)
+    if config.dataset.name == "regdb" and config.dataset.split is None:
+        raise InputError("features= of RegDB are of one of its ten splits: say which by dataset.split=1..10")
+    file, source = Path(config.features), config.dataset.dataset()
     table = build.build_listing(source, splits=("test",))
-    chosen = _asked_protocol(config)
+    chosen = _given(config.evaluation)
     used = settings(source.name, table, root=source.root, **chosen)
     features, rows, others = read_features(file, table)
     if others:
@@ -160,10 +184,10 @@ def _score_features(config: EvaluateConfig) -> None:
     card = {"split": split, "feature": None, "flip": None, "model": "features", "epoch": None, "selection": None}
     name = build.dataset_name(source)
     metrics = [metrics_row(setting, one, dataset=name, **card) for setting, one in zip(used, scores, strict=True)]
-    digest = fingerprint(table, source.root)
-    findings = _warn_of_the_rest(source, table)
+    tested = fingerprint(table, source.root)
+    whole, findings = _look_at_the_rest(source, table)
     content = hashlib.sha256(file.read_bytes()).hexdigest()
-    place = file.parent / "evaluations" / f"{file.stem}-{_digest([content, chosen, split])}"
+    place = file.parent / "evaluations" / f"{file.stem}-{_digest([content, chosen, name, split, tested])}"
     _record(
         Path(config.output) if config.output else place,
         metrics,
@@ -172,32 +196,37 @@ def _score_features(config: EvaluateConfig) -> None:
         label=file.stem,
         features_sha256=content,
         dataset=name,
-        fingerprint=digest,
-        test_fingerprint=digest,
+        fingerprint=whole,
+        test_fingerprint=tested,
         dataset_findings=findings,
         selection=None,
     )
 
 
-def _warn_of_the_rest(source: DatasetConfig, table: pd.DataFrame) -> list[str]:
-    """What is wrong with the dataset and matters to no score of given features: warnings, where training would stop."""
+def _look_at_the_rest(source: Dataset, table: pd.DataFrame) -> tuple[str | None, list[str]]:
+    """The fingerprint of all images, None where they cannot all be listed, and what is wrong with them.
+
+    That matters to no score of given features, so it is warned of, where training would stop.
+    """
     from bdlf import build
+    from bdlf.data import fingerprint
     from bdlf.data.problems import Collected
     from bdlf.data.published import quick_findings
     from bdlf.data.tree import file_stats
     from bdlf.runs.logs import warn_of
 
-    if source.root is None:
-        return []
     problems = Collected()
     everything = build.build_listing(source, problems=problems)
+    digest = None if problems.stopping else fingerprint(everything, source.root)
+    if source.root is None:
+        return digest, []
     empty = table["path"][file_stats(Path(source.root), table["path"].tolist())[:, 0] == 0]
     findings = [finding.message for finding in problems.findings]
     if len(empty):
         findings.append(f"{len(empty)} of {len(table)} test images are empty files, {empty.iloc[0]} first")
     findings += quick_findings(everything, source.root)
     warn_of(findings, source.name)
-    return findings
+    return digest, findings
 
 
 def _collate(config: EvaluateConfig) -> None:
@@ -205,14 +234,12 @@ def _collate(config: EvaluateConfig) -> None:
 
     folders = run_folders(config.splits)
     facts, metrics = collate_splits(folders)
-    output = (
-        Path(config.output) if config.output else Path("evaluations") / f"{facts['label']}-{_digest(facts['run_ids'])}"
-    )
-    _record(output, metrics, None, run_id=None, **facts, selection=None)
+    place = folders[0].path.resolve().parents[1] / "evaluations" / f"{facts['label']}-{_digest(facts['run_ids'])}"
+    _record(Path(config.output) if config.output else place, metrics, None, run_id=None, **facts, selection=None)
 
 
-def _asked_protocol(config: EvaluateConfig) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(config.evaluation).items() if value is not None}
+def _given(options: Any) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
 
 
 def _digest(value: Any) -> str:
@@ -223,8 +250,6 @@ def _record(output: Path, metrics: list[dict[str, Any]], scores: Any, **facts: A
     from bdlf.runs.record import write_per_query, write_result
     from bdlf.runs.table import show_result
 
-    if (output / "config.yaml").exists():
-        raise InputError(f"output={output} is a run folder, whose own result is never replaced; choose another output=")
     if scores is not None:
         write_per_query(output / "per_query.npz", scores)
     show_result(write_result(output / "result.json", metrics=metrics, **facts))

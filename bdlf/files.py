@@ -13,9 +13,9 @@ from bdlf.errors import InputError
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a file beside `path`, then rename it over `path`; on any error `path` is as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             write(file)
             file.flush()

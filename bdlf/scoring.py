@@ -78,7 +78,8 @@ class Scorer:
     """Scores a run's models when that is due, keeps the weights that a selection rule prefers, gives the result's rows.
 
     `states` are the parts of a checkpoint that `models` read their weights from, by name; `identity` says whose they
-    are. `table` is as `build.build_partition` gives it.
+    are (its `run_id` and `fingerprint` are compared). `table` is as `build.build_partition` gives it, `settings` are
+    those of its splits "test" and, where a rule needs it, "val".
     """
 
     def __init__(
@@ -89,15 +90,14 @@ class Scorer:
         models: Mapping[str, BDLF],
         store: np.ndarray,
         table: pd.DataFrame,
+        settings: Mapping[str, Sequence[Setting]],
         device: torch.device,
         identity: Mapping[str, Any],
     ) -> None:
         self._config, self._folder, self._states, self._models = config, folder, dict(states), dict(models)
         self._store, self._table, self._device, self._identity = store, table, device, dict(identity)
         self._rules = selection_rules(config.selection)
-        self._settings = {"test": build.build_settings(config, table)}
-        if VALIDATION in self._rules:
-            self._settings["val"] = build.build_validation_settings(config, table)
+        self._settings = {split: chosen for split, chosen in settings.items() if chosen}
         self._last: Scored | None = None
 
     @property
@@ -133,7 +133,12 @@ class Scorer:
         rows, scores = list(self._last[0]), list(self._last[1])
         chosen: dict[str, dict[str, Any]] = {LAST: {"rule": RULES[LAST], "epoch": self._config.schedule.epochs - 1}}
         for rule in self._rules[1:]:
-            state = load_weights(self._folder.selected(rule), self._states, device=self._device)
+            file = self._folder.selected(rule)
+            if not file.is_file():
+                raise InputError(f"{file} is gone, the weights that {rule} chose: start again with rerun=true")
+            state = load_weights(file, self._states, device=self._device)
+            self._folder.require_same_run(file, state["run_id"], self._identity["run_id"])
+            self._folder.require_fingerprint(state["fingerprint"], self._identity["fingerprint"])
             epoch = state["epoch"] - 1
             more = self._score("test", epoch, rule)
             rows += more[0]

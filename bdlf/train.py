@@ -43,7 +43,7 @@ def train(config: Config) -> int:
     listing = build.build_listing(config.dataset)
     facts: dict[str, Any] = {
         "run_id": run_id(config),
-        "label": folder.path.parent.name.rpartition("-")[0],
+        "label": folder.label,
         "dataset": build.dataset_name(config.dataset),
         "fingerprint": fingerprint(listing, config.dataset.root),
         "test_fingerprint": fingerprint(listing[listing["split"] == "test"], config.dataset.root),
@@ -51,9 +51,8 @@ def train(config: Config) -> int:
         "seed": config.seed,
     }
     announce(run_id=facts["run_id"], folder=str(folder.path), log=str(folder.log))
-    if config.rerun and not config.dry_run:
-        folder.move_aside()
-    if result := folder.finished(facts["run_id"], facts["fingerprint"]):
+    result = None if config.rerun else folder.finished(facts["run_id"], facts["fingerprint"])
+    if result:
         log.info("finished before: %s", folder.path)
         announce(state="skipped")
         show_result(result)
@@ -61,13 +60,17 @@ def train(config: Config) -> int:
     if config.dry_run:
         announce(state="would run")
         return _describe(config, folder, listing)
+    if config.rerun:
+        _Parts(config, listing, resumed=False)  # a mistake in the options must not move what is there
+        folder.move_aside()
     with log_to(folder.log):
         log.info("run %s in %s", facts["run_id"], folder.path)
         warn_of(facts["dataset_findings"], config.dataset.name)
         try:
             show_result(_run(config, folder, listing, facts))
         except KeyboardInterrupt:
-            log.info("interrupted: the same command goes on from the last finished epoch")
+            same = "the same command without rerun=true" if config.rerun else "the same command"
+            log.info("interrupted: %s goes on from the last finished epoch", same)
             return INTERRUPTED
         except Exception:
             log.debug("traceback", exc_info=True)  # to train.log only
@@ -75,9 +78,34 @@ def train(config: Config) -> int:
     return DONE
 
 
+class _Parts:
+    """What a run is made of, less its images: whatever is wrong with the options raises InputError here."""
+
+    def __init__(self, config: Config, listing: pd.DataFrame, *, resumed: bool) -> None:
+        import torch
+
+        from bdlf import build
+
+        build.check_values(config)
+        self.fabric = build.build_fabric(config)
+        torch.manual_seed(config.seed)
+        self.table = build.build_partition(config, listing)
+        self.settings = {
+            "test": build.build_settings(config, self.table),
+            "val": build.build_validation_settings(config, self.table),
+        }
+        self.sampler = build.build_sampler(config, self.table)
+        self.objective = build.build_objective(config)
+        identities = len(self.sampler.pids)
+        self.network = build.build_model(config, identities, self.objective, weights="none" if resumed else None)
+        self.recipe = build.build_recipe(config)
+        self.augmentation = build.build_augmentation(config)
+        self.images = config.schedule.epochs * self.sampler.steps_per_epoch * self.sampler.batch_size
+        self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
+
+
 def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
-    import torch
 
     from bdlf import build
     from bdlf.files import write_text
@@ -92,26 +120,20 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     from bdlf.training.loop import fit
 
     # Parts
-    build.check_values(config)
-    fabric = build.build_fabric(config)
-    torch.manual_seed(config.seed)
     resumed = folder.checkpoint.is_file()
-    table = build.build_partition(config, listing)
-    sampler = build.build_sampler(config, table)
-    objective = build.build_objective(config)
-    network = build.build_model(config, len(sampler.pids), objective, weights="none" if resumed else None)
+    parts = _Parts(config, listing, resumed=resumed)
+    fabric, table, network = parts.fabric, parts.table, parts.network
+    sampler, objective = parts.sampler, parts.objective
     optimizer = build.build_optimizer(config.optimizer, network)
     model, optimizer = fabric.setup(network, optimizer)
     averaged = averaged_copy(network, config.ema.decay) if config.ema.enabled else None
-    recipe = build.build_recipe(config)
-    augmentation = build.build_augmentation(config)
     store = build.build_store(config, listing)
     rows = build.training_rows(table)
     costs = gflops_per_image(network, config.image.height, config.image.width)
     identity = {key: facts[key] for key in ("run_id", "fingerprint")} | {"commit": source_state()["commit"]}
     weights = {"model": network, **({"averaged": averaged} if averaged is not None else {})}
     models = build.models_to_score(network, averaged)
-    scorer = Scorer(config, folder, weights, models, store, table, fabric.device, identity)
+    scorer = Scorer(config, folder, weights, models, store, table, parts.settings, fabric.device, identity)
 
     # Where an earlier process stopped
     first_epoch, seconds = 0, 0.0
@@ -123,7 +145,10 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
         for name, part in {**weights, "optimizer": optimizer}.items():
             part.load_state_dict(state[name])
         first_epoch, seconds = state["epoch"], state["seconds"]
-        log.info("going on at epoch %d of %d", first_epoch + 1, config.schedule.epochs)
+        if first_epoch < config.schedule.epochs:
+            log.info("going on at epoch %d of %d", first_epoch + 1, config.schedule.epochs)
+        else:
+            log.info("all %d epochs are trained: scoring", config.schedule.epochs)
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     columns = training_columns(objective.terms) + scorer.columns
     metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
@@ -137,8 +162,8 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     try:
         # Train: an epoch, its row and its checkpoint, then its scores
         for record in fit(
-            fabric, model, network, optimizer, averaged, objective, sampler, augmentation, store, rows, recipe,
-            first_epoch=first_epoch,
+            fabric, model, network, optimizer, averaged, objective, sampler, parts.augmentation, store, rows,
+            parts.recipe, first_epoch=first_epoch,
         ):  # fmt: skip
             epoch = int(record["epoch"])
             seconds += record["seconds"]
@@ -152,7 +177,6 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
         # Record
         (result_rows, scores), chosen = scorer.result()
         write_per_query(folder.per_query, scores)
-        images = config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images
         result = write_result(
             folder.result,
             metrics=result_rows,
@@ -165,11 +189,11 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
             epochs=config.schedule.epochs,
             steps_per_epoch=sampler.steps_per_epoch,
             train_seconds=seconds,
-            images_per_second=images / seconds,
+            images_per_second=parts.images / seconds,
             peak_memory_gib=_peak_memory_gib(fabric.device),
             train_gflops=costs[0],
             inference_gflops=costs[1],
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            parameters=parts.parameters,
             device=build.device_name(fabric.device),
             precision=config.precision,
         )
@@ -189,36 +213,28 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     from bdlf.models import gflops_per_image
     from bdlf.runs.speed import seconds_of
 
-    build.check_values(config)
-    fabric = build.build_fabric(config)
-    table = build.build_partition(config, listing)
-    sampler = build.build_sampler(config, table)
-    settings = build.build_settings(config, table)
-    objective = build.build_objective(config)
-    network = build.build_model(config, len(sampler.pids), objective)
-    build.build_recipe(config)
-    trained = sum(parameter.numel() for parameter in network.parameters())
-    state = f"{'goes on' if folder.checkpoint.is_file() else 'starts'} in {folder.path}"
+    parts = _Parts(config, listing, resumed=False)
+    splits, sampler = parts.table["split"].value_counts(), parts.sampler
+    state = f"{'goes on' if folder.checkpoint.is_file() and not config.rerun else 'starts'} in {folder.path}"
     log.info("dry run: %s", state)
-    log.info("images     %s", ", ".join(f"{split} {count}" for split, count in table["split"].value_counts().items()))
+    log.info("images     %s", ", ".join(f"{split} {count}" for split, count in splits.items()))
     log.info(
         "batches    %d epochs x %d steps of %d images",
-        config.schedule.epochs,
-        sampler.steps_per_epoch,
-        2 * config.batch.identities * config.batch.images,
+        *(config.schedule.epochs, sampler.steps_per_epoch, sampler.batch_size),
     )
     log.info(
         "terms      %s",
         ", ".join(f"{name} x {weight:g}" for name, weight in active_weights(config.loss, config.dfe).items()),
     )
-    log.info("model      %d identities, %.1f M parameters", len(sampler.pids), trained / 1e6)
-    log.info("scored     %s", "; ".join(setting.name for setting in settings))
+    log.info("model      %d identities, %.1f M parameters", len(sampler.pids), parts.parameters / 1e6)
+    log.info("scored     %s", "; ".join(setting.name for setting in parts.settings["test"]))
     log.info(
         "device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision
     )
-    images = config.schedule.epochs * sampler.steps_per_epoch * 2 * config.batch.identities * config.batch.images
-    gflops = images * gflops_per_image(network.to(fabric.device), config.image.height, config.image.width)[0]
-    seconds, how = seconds_of(gflops, folder.path.parents[1], fabric.device, build.device_name(fabric.device))
+    network = parts.network.to(parts.fabric.device)
+    gflops = parts.images * gflops_per_image(network, config.image.height, config.image.width)[0]
+    device = parts.fabric.device
+    seconds, how = seconds_of(gflops, folder.path.parents[1], device, build.device_name(device))
     announce(estimate=seconds)
     log.info("time       about %s (%s)", in_words(seconds), how)
     return DONE

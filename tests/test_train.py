@@ -147,7 +147,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_run, tmp_path, monk
     with monkeypatch.context() as patch:
         interrupt_at(patch, step, KeyboardInterrupt())
         code, out, _ = tiny_run(*arguments, "rerun=true")
-    assert code == 75 and "the same command goes on" in out
+    assert code == 75 and "the same command without rerun=true goes on" in out
     finished, resumed = sorted(
         (tmp_path / "out" / "synthetic").glob("*/seed*"), key=lambda path: ".old" not in path.name
     )

@@ -45,6 +45,7 @@ class IdentitySampler:
                 raise InputError(f"{name}={value} in the sampler: give a number from 1")
 
         self.identities, self.images, self.seed = identities, images, seed
+        self.batch_size = 2 * identities * images
         self.pids, labels = np.unique(pids, return_inverse=True)
         self.labels: Int[ndarray, " rows"] = labels.astype(np.int64)
         """pids numbered from 0 in ascending order: the classifier's classes. `self.pids[label]` is the pid."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bdlf.runs.record import FIGURES, metric_values
-from bdlf.runs.selection import LAST, RULES
+from bdlf.runs.selection import LAST, RULES, UNFINISHED
 
 COSTS = ("train_seconds", "images_per_second", "peak_memory_gib", "parameters", "train_gflops", "inference_gflops")
 """Keys of a result: what the run took."""
@@ -43,9 +43,14 @@ def common_lines(result: Mapping[str, Any]) -> list[str]:
     row = result["metrics"][0]
     if "splits" in result:
         data = f"{row['dataset']}, mean over splits {', '.join(map(str, result['splits']))} (a trial is a split)"
+        data += f", fingerprints {', '.join(known[:8] for known in result['fingerprints'])}"
+        commits = [(commit or "unknown")[:8] for commit in result.get("run_commits", [])]
+        data += f", trained at {'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}" if commits else ""
     else:
         split = f", split {row['split']}" if row["split"] is not None else ""
-        data = f"{row['dataset']}{split}, fingerprint {result['fingerprint'][:8]}"
+        known = result["fingerprint"]
+        whole = known[:8] if known else "unknown (not every image is there)"
+        data = f"{row['dataset']}{split}, fingerprint {whole}"
         if "test_fingerprint" in result:  # absent from the first results
             data += f", test images {result['test_fingerprint'][:8]}"
     trained, held_out = result.get("trained_identities"), result.get("held_out_identities")
@@ -53,8 +58,8 @@ def common_lines(result: Mapping[str, Any]) -> list[str]:
         data += f", trained on {trained} of {trained + held_out} identities"
     flip = {True: "flip averaging on", False: "flip averaging off", None: "flip averaging unknown"}[row["flip"]]
     how = f"feature {row['feature'] or 'as given'}, {row['similarity']} similarity, {flip}"
-    return [data, how, *(f"{rule}: {RULES[rule]}" for rule in _rules(result) if rule != LAST)]
-
-
-def _rules(result: Mapping[str, Any]) -> list[str]:
-    return [rule for rule in RULES if any(row["selection"] == rule for row in result["metrics"])]
+    reported = [row["selection"] for row in result["metrics"]]
+    rules = [f"{rule}: {RULES[rule]}" for rule in RULES if rule != LAST and rule in reported]
+    if any(rule is not None and rule.startswith(UNFINISHED) for rule in reported):
+        rules.append("unfinished: of a run that has not come to its end; another epoch may be chosen yet")
+    return [data, how, *rules]

@@ -73,6 +73,7 @@ def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[d
     shared = {key: results[first][key] for key in keys if key in results[first]}
     facts = {**shared, "splits": splits, "run_ids": [results[split]["run_id"] for split in splits]}
     facts["fingerprints"] = [results[split]["fingerprint"] for split in splits]
+    facts["run_commits"] = list(dict.fromkeys(results[split]["commit"] for split in splits))
     return facts, _mean_rows([results[split]["metrics"] for split in splits])
 
 

@@ -49,6 +49,12 @@ class RunFolder:
         self.result = path / "result.json"
         self.log = path / "train.log"
 
+    @property
+    def label(self) -> str:
+        """What the folder of the run's seeds is called, less the hash."""
+        name = self.path.resolve().parent.name
+        return name.rpartition("-")[0] or name
+
     def selected(self, rule: str) -> Path:
         """The weights of the epoch that a selection rule prefers so far."""
         return self.path / "checkpoints" / f"{rule}.pt"

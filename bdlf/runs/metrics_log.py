@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from bdlf.errors import InputError
 from bdlf.files import write_text
 
 
@@ -14,13 +15,26 @@ class MetricsLog:
     """Rows of one run under fixed columns; a row may leave some out (evaluation not due)."""
 
     def __init__(self, path: Path, columns: list[str], *, keep_epochs: int = 0) -> None:
-        """Rows of epochs from `keep_epochs` on, left by a process that died after its last checkpoint, are dropped."""
+        """Rows of epochs from `keep_epochs` on, left by a process that died after its last checkpoint, are dropped.
+
+        Raises InputError where the file has not a row for each epoch before.
+        """
         self.path = path
         self.columns = columns
         self.rows: list[dict[str, Any]] = []
-        if keep_epochs and path.is_file():
+        if not keep_epochs:
+            return
+        try:
             with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < keep_epochs]
+                self.rows = list(csv.DictReader(file))[:keep_epochs]
+            whole = [row["epoch"] for row in self.rows] == [str(epoch) for epoch in range(keep_epochs)]
+        except (OSError, KeyError, ValueError, csv.Error):
+            whole = False
+        if not whole:
+            raise InputError(
+                f"{path} has not the rows of epochs 0 to {keep_epochs - 1}, which the checkpoint comes after: restore "
+                "it, or start again with rerun=true"
+            )
 
     def append(self, row: dict[str, Any]) -> None:
         """One more epoch."""

@@ -15,6 +15,8 @@ RULES = {
     BEST_ON_TEST: "CHOSEN ON THE TEST SET: too high, not comparable with the other rules",
 }
 """Every rule with what a reader must know of it."""
+UNFINISHED = "unfinished "
+"""Stands before the rule of a row that a run gave before its end."""
 
 
 def selection_rules(selection: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ def show_result(result: dict[str, Any]) -> None:
     of_run = f" ({result['run_id']})" if result["run_id"] else ""
     title = f"{result['dataset']}: {result['label']}{of_run}, percent"
     table = Table(title=title, title_justify="left")
-    for heading in ("model", "epoch", "protocol", "trials", "valid/queries"):
+    for heading in ("model", "epoch (from 0)", "protocol", "trials", "valid/queries"):
         table.add_column(heading)
     for figure in FIGURES:
         table.add_column(figure.replace("rank", "rank-"), justify="right")
@@ -33,7 +33,7 @@ def show_result(result: dict[str, Any]) -> None:
 
 
 def _epoch(row: dict[str, Any]) -> str:
-    """`10, last`: counted from 0 as in metrics.csv."""
+    """`10 last_epoch`: counted from 0 as in metrics.csv."""
     if row["selection"] is None:
         return "-"
     return f"{'-' if row['epoch'] is None else row['epoch']} {row['selection']}"

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from bdlf.config import Config
-from bdlf.errors import InputError
 from bdlf.runs.card import flat_rows, summary
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import run_id
@@ -44,8 +43,6 @@ class Tracker:
         entity: str | None,
         earlier: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        if name not in ("wandb", "none"):
-            raise InputError(f"tracker.name='{name}' is not known; known: wandb, none")
         self._run: Any = None
         if name == "wandb":
             settings = {
@@ -159,7 +156,7 @@ def rebuild(folder: RunFolder) -> bool:
     result = read_result(folder.result) if folder.result.is_file() else None
     facts = result or {
         "run_id": run_id(config),
-        "label": folder.path.parent.name.rpartition("-")[0],
+        "label": folder.label,
         "dataset": config.dataset.name,
     }
     tracker = start_tracker(config, folder.path, facts)
