@@ -8,6 +8,7 @@ Nothing here imports torch: `--help` and a typo answer at once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ LOSS_GROUPS: dict[str, tuple[str, ...]] = {
     "detail": ("id_detail", "odkl"),
 }
 """Terms that the paper switches together: Eqs. 15, 19 and 8."""
+_OF_DETAIL = (*LOSS_GROUPS["app"], "skd")
+"""Terms that compare with Z^D."""
 
 
 @dataclass
@@ -347,9 +350,14 @@ def active_weights(loss: Loss, dfe: Dfe) -> dict[str, float]:
         name: is_on(name, bool(getattr(loss, group_of[name]).enabled) if name in group_of else True) for name in terms
     }
     if loss.detail.enabled is None:
-        needs_detail = dfe.enabled or any(switched[name] for name in (*LOSS_GROUPS["app"], "skd"))
-        switched |= {name: is_on(name, needs_detail) for name in LOSS_GROUPS["detail"]}
+        built = dfe.enabled or any(switched[name] for name in _OF_DETAIL)
+        switched |= {name: is_on(name, built) for name in LOSS_GROUPS["detail"]}
     return {name: terms[name].weight for name, on in switched.items() if on}
+
+
+def needs_detail(terms: Iterable[str]) -> bool:
+    """Whether one of these terms is of Z^D."""
+    return not {*_OF_DETAIL, *LOSS_GROUPS["detail"]}.isdisjoint(terms)
 
 
 def config_folder(name: str) -> Path:

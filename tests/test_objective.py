@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bdlf import losses
+from bdlf.config import needs_detail
 from bdlf.errors import InputError
 from bdlf.models.embeddings import Embeddings
 from bdlf.objective import TERMS, Objective, correlations, first_nonfinite
@@ -133,6 +134,11 @@ def test_what_is_needed_is_the_union_over_the_terms_that_are_on() -> None:
     assert objective.terms == ("id", "dkl", "skd")
     assert objective.features == {"base", "detail"}
     assert objective.logits == {"comprehensive", "detail", "detail_projected"}
+
+
+def test_the_terms_of_the_detail_features_are_those_that_the_identity_of_a_run_counts() -> None:
+    for name, term in TERMS.items():
+        assert needs_detail([name]) == ("detail" in (*term.features, *term.logits)), name
 
 
 def test_every_term_states_its_equation_meaning_and_options() -> None:

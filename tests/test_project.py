@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bdlf"
 FLOORS = {
     "errors": -1,
-    **dict.fromkeys(["files", "config"], 0),
+    **dict.fromkeys(["files", "config", "naming"], 0),
     **dict.fromkeys(["models", "losses", "data", "jobs"], 1),
     **dict.fromkeys(["objective", "evaluation", "command"], 2),
     "training": 3,
@@ -57,6 +57,12 @@ def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
 def test_commands_start_without_torch(name):
     """`--help` and a typo must answer at once."""
     code = f"import bdlf.{name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_reports_are_made_without_torch():
+    """Its import takes longer than hundreds of run folders."""
+    code = "import bdlf.reporting.figure, bdlf.reporting.render, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

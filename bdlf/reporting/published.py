@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bdlf.evaluation.protocols import protocol_name
+from bdlf.naming import protocol_name
 
 
 @cache

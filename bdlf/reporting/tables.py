@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bdlf.evaluation.protocols import protocol_name
 from bdlf.reporting.bootstrap import RESAMPLES, paired_interval, query_values
 from bdlf.reporting.gather import PROTOCOL, VARIANTS, Gathered
 from bdlf.reporting.published import methods, paper, remarks
 from bdlf.runs.card import COSTS
+from bdlf.runs.record import protocol
 from bdlf.runs.selection import LAST, RULES
 
 BLOCK = [*PROTOCOL, "model", "images", "selection", "family"]
@@ -146,7 +146,7 @@ def _block(
             if (pairs := lines[-1]["pairs"]) < len(own):
                 why = "the others have no partner, or no figures of single queries"
                 notes.append(f"difference of {row}: of {pairs} of its {len(own)} runs; {why}")
-    words = protocol_name(*(card[key] for key in ("direction", "mode", "shots", "gallery", "reading")))
+    words = protocol(card)
     notes[:0] = [f"{card['model']} model, feature {card['feature']}, {card['similarity']} similarity, flip averaging "
              f"{'on' if card['flip'] else 'off'}; {card['selection']}: {RULES[card['selection']]}"]  # fmt: skip
     if card["selection"] != LAST:

@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bdlf.config import Config, active_weights
+from bdlf.config import Config, active_weights, needs_detail
 from bdlf.errors import InputError
-from bdlf.objective import TERMS
 from bdlf.runs.selection import LAST, VALIDATION, selection_rules
 
 _ELSEWHERE = (
@@ -28,6 +27,7 @@ _ELSEWHERE = (
     "tracker",
     "data",
 )
+_DEFAULTS = dataclasses.asdict(Config())
 
 
 def canonical(config: Config) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def canonical(config: Config) -> dict[str, Any]:
     Values that the schema gives anyway are left out, so that a key added later, with a default that changes nothing,
     changes no hash. Raises InputError where `backbone.weights` names a file that cannot be read.
     """
-    tree = _difference(dataclasses.asdict(config), dataclasses.asdict(Config()))
+    tree = _difference(dataclasses.asdict(config), _DEFAULTS)
     for key in _ELSEWHERE:
         tree.pop(key, None)
     rules = [rule for rule in selection_rules(config.selection) if rule != LAST]
@@ -71,7 +71,7 @@ def canonical(config: Config) -> dict[str, Any]:
         options.pop("enabled", None)
     if "ramp" in terms:
         tree["loss"]["ramp"] = terms["ramp"]
-    if not any("detail" in (*TERMS[name].features, *TERMS[name].logits) for name in weights):
+    if not needs_detail(weights):
         tree["dfe"] = None
     elif not config.dfe.enabled:
         tree["dfe"] = {key: value for key, value in tree["dfe"].items() if key in ("enabled", "stage", "norm")}

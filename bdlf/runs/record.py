@@ -7,14 +7,16 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bdlf.errors import InputError
-from bdlf.evaluation import Scores, Setting
-from bdlf.evaluation.protocols import protocol_name
 from bdlf.files import read_json, write_atomically, write_json
+from bdlf.naming import protocol_name
+
+if TYPE_CHECKING:
+    from bdlf.evaluation import Scores, Setting
 
 SCHEMA = 1
 FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
