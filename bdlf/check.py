@@ -166,7 +166,7 @@ def _look_around(
 ) -> int:
     """What the readers do not look at; returns how many images were opened."""
     from bdlf.data import inspection
-    from bdlf.evaluation.protocols import PERMUTATIONS
+    from bdlf.data.sysu import PERMUTATIONS
 
     unread = {finding.kind for finding in problems.findings} & {"missing list", "unreadable list", "empty list"}
     tree = inspection.walk(name, root, problems)
@@ -180,7 +180,7 @@ def _look_around(
     elif name == "llcm":
         inspection.check_test_copies(root, tree.sizes, tables[None], problems)
     elif (root / PERMUTATIONS).is_file():
-        inspection.check_permutations(root, PERMUTATIONS, tables[None], problems)
+        inspection.check_permutations(root, tables[None], problems)
     elif len(tables[None]):
         notes.append(f"{PERMUTATIONS} is absent, as in some copies: evaluation.gallery=official cannot be scored")
     notes += [f"{path} is no image: passed over" for path in tree.others]
@@ -196,7 +196,8 @@ def _protocol_rows(
     """Queries and gallery images of every mode and direction; SYSU-MM01's official galleries too, where they are."""
     from bdlf.data import is_synthetic
     from bdlf.data.published import PROTOCOL_SIZES
-    from bdlf.evaluation.protocols import PERMUTATIONS, settings
+    from bdlf.data.sysu import PERMUTATIONS
+    from bdlf.evaluation.protocols import settings
 
     if table.empty:
         return []

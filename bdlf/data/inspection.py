@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,13 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat
 from tqdm import tqdm
 
 from bdlf.data import llcm, regdb, sysu
 from bdlf.data.problems import Problems
 from bdlf.data.store import BadImageError, read_image
-from bdlf.data.tree import is_image
+from bdlf.data.tree import is_image, report_no_file, report_unreadable
 
 _DEEPEST = 5  # folders below the root; a link may lead back up
 _REGDB_NAME = re.compile(r"_([vt])_\d+_(\d+)$")
@@ -47,26 +47,36 @@ class Tree(NamedTuple):
 def walk(name: str, root: Path, problems: Problems) -> Tree:
     """Every file in the image folders of the dataset `name`.
 
-    Problems: an image is empty, or something named like an image is no file.
+    Problems: a folder cannot be read, an image is empty, or something named like an image is no file.
     """
+
+    def unreadable(error: OSError) -> None:
+        report_unreadable(root, Path(error.filename).relative_to(root).as_posix(), error, problems)
+
     sizes: dict[str, int] = {}
     others: list[str] = []
     for top in _tops(name):
-        for folder, subfolders, files in os.walk(root / top, followlinks=True):
+        for folder, subfolders, files in os.walk(root / top, onerror=unreadable, followlinks=True):
             inside = Path(folder).relative_to(root)
             if len(inside.parts) >= _DEEPEST:
                 subfolders.clear()
             for entry in subfolders:
                 if is_image(entry):
-                    _no_file(root, (inside / entry).as_posix(), problems)
+                    report_no_file(root, (inside / entry).as_posix(), problems)
             for entry in files:
                 path = (inside / entry).as_posix()
+                status = None
+                try:
+                    status = os.stat(root / path)
+                except OSError as error:
+                    if not is_image(entry):
+                        report_unreadable(root, path, error, problems)  # a folder, for all we know
                 if not is_image(entry):
                     others.append(path)
-                elif not (root / path).is_file():
-                    _no_file(root, path, problems)
+                elif status is None or not stat.S_ISREG(status.st_mode):
+                    report_no_file(root, path, problems)
                 else:
-                    sizes[path] = os.stat(root / path).st_size
+                    sizes[path] = status.st_size
     for path in sorted(path for path, size in sizes.items() if size == 0):
         problems.report("empty image", path, f"{root / path}: empty: restore it from the dataset")
     return Tree(dict(sorted(sizes.items())), sorted(others))
@@ -193,27 +203,17 @@ def check_repeated_splits(root: Path, splits: Sequence[int], problems: Problems)
                     problems.suspect("split repeats another", name, message)
 
 
-def check_permutations(root: Path, name: str, table: pd.DataFrame, problems: Problems) -> None:
-    """SYSU-MM01: a problem where the file `name` of official galleries is damaged or names images that are absent."""
-    try:
-        orders = [camera.ravel() for camera in loadmat(root / name)["rand_perm_cam"].ravel()]
-        if len(orders) < len(sysu.CAMERAS):
-            raise ValueError(f"{len(orders)} cameras")
-        named = {
-            (camera, pid): np.atleast_2d(order)
-            for camera, cells in zip(sysu.CAMERAS, orders, strict=False)
-            for pid, order in enumerate(cells, start=1)
-        }
-    except Exception as error:  # SciPy raises whatever the damaged bytes lead it to
-        message = f"{root / name} cannot be read as SYSU-MM01's rand_perm_cam ({error!r}): restore it"
-        problems.suspect("official galleries are damaged", name, message)
+def check_permutations(root: Path, table: pd.DataFrame, problems: Problems) -> None:
+    """SYSU-MM01: a problem where the file of official galleries is damaged or names images that are absent."""
+    name, named = sysu.PERMUTATIONS, sysu.read_permutations(root, problems)
+    if not named:
         return
     present: dict[tuple[int, int], set[str]] = defaultdict(set)
     for camera, pid, path in zip(table["camid"], table["pid"], table["path"], strict=True):
         present[camera, pid].add(PurePosixPath(path).stem)
     for camera in sysu.CAMERAS:
         for pid in sorted(set(table["pid"])):
-            order, own = named.get((camera, pid), np.empty((0, 0), int)), present[camera, pid]
+            order, own = named.get((camera, pid), np.empty((0, 0), np.int64)), present[camera, pid]
             folder = f"cam{camera}/{pid:04d}"
             if own and (order.shape[0] < _SYSU_TRIALS or order.shape[1] == 0):
                 message = f"{root / name} has {order.shape[0]} of {_SYSU_TRIALS} trials for {folder}: restore it"
@@ -266,8 +266,3 @@ def _tops(name: str) -> list[str]:
     if name == "regdb":
         return [folder for folder, _, _ in regdb.FOLDERS.values()]
     return [*llcm.MODALITIES, *(f"test_{word}" for word in llcm.MODALITIES)]
-
-
-def _no_file(root: Path, path: str, problems: Problems) -> None:
-    message = f"{root / path} is named like an image but is no file: restore or remove it"
-    problems.report("not a file", path, message)

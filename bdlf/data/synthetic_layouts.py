@@ -20,6 +20,7 @@ from scipy.io import savemat
 
 from bdlf.data.synthetic_drawing import render
 from bdlf.data.synthetic_factors import IDENTITY_LIMIT, factor_columns
+from bdlf.data.sysu import PERMUTATIONS
 from bdlf.errors import InputError
 
 LAYOUTS = ("sysu", "regdb", "llcm")
@@ -89,7 +90,7 @@ def write_layout(
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(text, encoding="utf-8", newline="\n")
         if layout == "sysu":
-            (partial / "exp/rand_perm_cam.mat").write_bytes(_mat_file({"rand_perm_cam": _permutations(plan, random)}))
+            (partial / PERMUTATIONS).write_bytes(_mat_file({"rand_perm_cam": _permutations(plan, random)}))
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if replaces:
             old = target.with_name(f".{target.name}.{os.getpid()}.old")

@@ -44,7 +44,7 @@ def is_image(name: str) -> bool:
 def scan(root: Path, folder: str, problems: Problems) -> tuple[list[str], list[str]]:
     """Sorted paths, relative to `root`, of the images directly in `root/folder` and of all else that lies there.
 
-    An absent folder holds nothing. Something that is named like an image and is no file is a problem.
+    An absent folder holds nothing. Problems: the folder cannot be read, or something named like an image is no file.
     """
     images, others = [], []
     try:
@@ -53,19 +53,31 @@ def scan(root: Path, folder: str, problems: Problems) -> tuple[list[str], list[s
                 path = f"{folder}/{entry.name}"
                 if not is_image(entry.name):
                     others.append(path)
-                elif entry.is_file():
+                elif _is_file(entry):
                     images.append(path)
                 else:
-                    message = f"{root / path} is named like an image but is no file: restore or remove it"
-                    problems.report("not a file", path, message)
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
+                    report_no_file(root, path, problems)
+    except OSError as error:
+        report_unreadable(root, folder, error, problems)
     return sorted(images), sorted(others)
+
+
+def report_unreadable(root: Path, folder: str, error: OSError, problems: Problems) -> None:
+    """A problem, unless `error` says that there is no such folder."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        message = f"{root / folder} cannot be read ({error.strerror}): make it readable, or extract the dataset again"
+        problems.report("unreadable folder", folder, message)
+
+
+def report_no_file(root: Path, path: str, problems: Problems) -> None:
+    """A problem: `path` is a folder, or a link that leads to no file."""
+    message = f"{root / path} is named like an image but is no file: restore or remove it"
+    problems.report("not a file", path, message)
 
 
 def require_folders(root: Path, folders: Sequence[str], problems: Problems) -> list[str]:
     """The `folders` that `root` lacks, each of which is a problem."""
-    missing = [folder for folder in folders if not (root / folder).is_dir()]
+    missing = [folder for folder in folders if not os.path.isdir(root / folder)]
     for folder in missing:
         problems.report(
             "missing folder",
@@ -130,7 +142,9 @@ def read_index(root: Path, name: str, folder: str, problems: Problems) -> list[I
             len(path.parts) != 3 or path.parts[0] != folder or not path.parts[1].isdecimal() or not is_image(path.name)
         ):
             message = f"{root / where}: {parts[0]!r} is not of the form {folder}/<identity>/<image>: restore the file"
-            problems.report("image out of place" if (root / path).is_file() else "line of wrong form", where, message)
+            problems.report(
+                "image out of place" if os.path.isfile(root / path) else "line of wrong form", where, message
+            )
         elif str(path) in seen:
             message = f"{root / where}: {path} is on line {seen[str(path)]} already: restore the file"
             problems.report("image listed twice", where, message)
@@ -190,6 +204,13 @@ def file_stats(root: Path, paths: Sequence[str]) -> NDArray[np.int64]:
     return stats
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
 def _read_lines(root: Path, name: str, problems: Problems) -> list[tuple[int, str]]:
     """The lines of a text file that hold something, with their numbers from 1. That there is none is a problem."""
     file = root / name
@@ -198,7 +219,7 @@ def _read_lines(root: Path, name: str, problems: Problems) -> list[tuple[int, st
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         message = f"{file} cannot be read ({reason}): it comes with the dataset, extract it again"
-        problems.report("unreadable list" if file.exists() else "missing list", name, message)
+        problems.report("missing list" if isinstance(error, FileNotFoundError) else "unreadable list", name, message)
         return []
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:

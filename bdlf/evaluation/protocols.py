@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat
 
+from bdlf.data.problems import STRICT
+from bdlf.data.sysu import PERMUTATIONS, read_permutations
 from bdlf.errors import InputError
+from bdlf.naming import protocol_name
 
 Trial = tuple[np.ndarray, np.ndarray]
 """Rows of the queries and of the gallery in the listing, each ascending: the listing's order decides between equals."""
@@ -22,8 +24,6 @@ TRIALS = 10
 """Random galleries per setting on SYSU-MM01 and LLCM [paper: the datasets' own protocols]."""
 GALLERY_CAMERAS = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 """Visible cameras of SYSU-MM01 that a mode searches."""
-PERMUTATIONS = "exp/rand_perm_cam.mat"
-"""SYSU-MM01's official galleries, below the dataset's root."""
 
 _BOTH = ("ir_to_vis", "vis_to_ir")
 _KNOWN: dict[str, dict[str, tuple]] = {
@@ -64,11 +64,6 @@ class Setting:
     def name(self) -> str:
         """`ir_to_vis all 1-shot agw`"""
         return protocol_name(self.direction, self.mode, self.shots, self.gallery, self.reading)
-
-
-def protocol_name(direction: str, mode: str | None, shots: int | None, gallery: str, reading: str | None) -> str:
-    """What is query, what is gallery and how it is drawn, in words; what does not apply is left out."""
-    return " ".join(part for part in (direction, mode, f"{shots}-shot" if shots else None, gallery, reading) if part)
 
 
 def settings(
@@ -180,16 +175,12 @@ def _official_draws(
     path = Path(root) / PERMUTATIONS
     if not path.is_file():
         raise InputError(f"{path} is missing: copy it from SYSU-MM01, or take gallery=agw")
-    try:
-        orders = [camera.ravel() for camera in loadmat(path)["rand_perm_cam"].ravel()]
-    except Exception as error:  # scipy raises whatever the damaged bytes lead it to
-        raise InputError(f"{path} cannot be read as SYSU-MM01's rand_perm_cam: restore it ({error!r})") from error
+    orders = read_permutations(Path(root), STRICT)
     folders = _folders(images)
     draws: list[list[int]] = [[] for _ in range(TRIALS)]
     for camid, pid in product(cameras, pids):
         rows = {PurePosixPath(name).stem: row for name, row in folders.get((pid, camid), [])}
-        named = camid <= len(orders) and pid <= len(orders[camid - 1])
-        order = orders[camid - 1][pid - 1] if named else np.empty((0, 0), dtype=int)
+        order = orders.get((camid, pid), np.empty((0, 0), np.int64))
         if not rows and not order.size:
             continue
         if order.shape[0] < TRIALS or order.shape[1] < shots:

@@ -114,6 +114,15 @@ class Tree:
     def inspected(self) -> dict:
         return bdlf.check.inspect(Source(name=self.layout, root=str(self.root)), fast=False)
 
+    def require_named(self, damage: Callable[[Tree], tuple[str, str]]) -> None:
+        """Plants a damage, which returns the (kind, where) of the finding that must come of it."""
+        kind, where = damage(self)
+        report = self.inspected()
+        messages = {(finding["kind"], finding["where"]): finding["message"] for finding in report["findings"]}
+        assert (kind, where) in messages, messages
+        assert "\n" not in messages[kind, where] and len(messages[kind, where]) > len(where)
+        assert not report["ok"]
+
 
 @pytest.fixture
 def written_tree(layouts: Path, tmp_path: Path) -> Callable[[str], Tree]:

@@ -191,10 +191,4 @@ LLCM = [
     ids=lambda damage: getattr(damage, "__name__", None),
 )
 def test_planted_damage_is_named_with_its_place(written_tree, layout, damage):
-    tree = written_tree(layout)
-    kind, where = damage(tree)
-    report = tree.inspected()
-    messages = {(finding["kind"], finding["where"]): finding["message"] for finding in report["findings"]}
-    assert (kind, where) in messages, messages
-    assert "\n" not in messages[kind, where] and len(messages[kind, where]) > len(where)
-    assert not report["ok"]
+    written_tree(layout).require_named(damage)

@@ -61,6 +61,7 @@ ONE = "Visible/20/male_back_v_00017_20.bmp"
         ("train_visible_1", f"{ONE} 0", f"{ONE} zero", r"train_visible_1\.txt:1: .* is not a path and a label"),
         ("train_visible_1", ONE, "Thermal/20/x.bmp", r":1: 'Thermal/20/x\.bmp' is not of the form Visible/<identity>/"),
         ("train_visible_1", ONE, "Visible/twenty/x.bmp", r":1: .* is not of the form Visible/<identity>/<image>"),
+        ("train_visible_1", ONE, f"{'x' * 300}/20/x.bmp", r":1: .* is not of the form Visible/<identity>/<image>"),
         ("train_visible_1", ONE, "Visible/20/x.txt", r":1: .* is not of the form Visible/<identity>/<image>"),
         ("train_visible_1", ONE, "Visible/20/a/x.bmp", r":1: .* is not of the form Visible/<identity>/<image>"),
         ("train_visible_1", ONE, "Visible/20/male_back_v_00004_20.bmp", r":2: Visible/20/.* is on line 1 already"),

@@ -117,7 +117,7 @@ def test_sysu_draws_the_gallery_as_agw_does(tmp_path):
     assert indoor.mode == "indoor"
 
 
-def permutation_cells(folders=SYSU_FOLDERS, trials=10):
+def permutation_cells(folders=SYSU_FOLDERS, trials=10, dtype=np.uint8):
     """cells[camera][identity] = trials x images, a random order of 1..images each; empty where there is no folder."""
     rng = np.random.default_rng(5)
     cells = np.empty((6, 1), dtype=object)
@@ -126,7 +126,7 @@ def permutation_cells(folders=SYSU_FOLDERS, trials=10):
         for pid in range(1, 334):
             count = folders.get((camera, pid), 0)
             order = [rng.permutation(count) + 1 for _ in range(trials)]
-            cells[camera - 1, 0][pid - 1, 0] = np.array(order, dtype=np.uint8).reshape(trials, count)
+            cells[camera - 1, 0][pid - 1, 0] = np.array(order, dtype=dtype).reshape(trials, count)
     return cells
 
 
@@ -135,10 +135,10 @@ def write_permutations(root, cells):
     savemat(root / "exp/rand_perm_cam.mat", {"rand_perm_cam": cells})
 
 
-@pytest.mark.parametrize("shots", [1, 10])
-def test_sysu_official_galleries_follow_the_file(tmp_path, shots):
+@pytest.mark.parametrize(("shots", "dtype"), [(1, np.uint8), (10, np.uint8), (10, np.float64)])
+def test_sysu_official_galleries_follow_the_file(tmp_path, shots, dtype):
     listing, cells = sysu_listing(), permutation_cells()
-    write_permutations(tmp_path, cells)
+    write_permutations(tmp_path, permutation_cells(dtype=dtype))
     found = settings("sysu", listing, root=tmp_path, gallery="official", shots=shots)
     assert [options(one) for one in found] == [
         (mode, shots, "ir_to_vis", "official", None, "sysu") for mode in ("all", "indoor")
@@ -200,7 +200,12 @@ def test_sysu_official_galleries_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"cam2/0040/00..\.jpg, drawn by .*, is not in the listing"):
         official()
     write_permutations(tmp_path, permutation_cells()[:4])
-    with pytest.raises(InputError, match="0 trials of 0 images for identity 6 in camera 5"):
+    with pytest.raises(InputError, match="4 of 6 cameras"):
+        official()
+    cells = permutation_cells()
+    cells[4, 0][5, 0] = cells[4, 0][5, 0] + 0.5
+    write_permutations(tmp_path, cells)
+    with pytest.raises(InputError, match=r"rand_perm_cam\.mat: camera 5, identity 6: no matrix of whole numbers"):
         official()
 
 
