@@ -30,6 +30,7 @@ from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.objective import Objective
 from bdlf.runs.selection import VALIDATION, selection_rules
 from bdlf.training.loop import Recipe
+from bdlf.training.nonfinite import POLICIES
 from bdlf.training.schedule import check_schedule
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -45,7 +46,14 @@ def build_listing(
     if config.name == "synthetic":
         drawn = {"seed": config.seed, **dataclasses.asdict(config.synthetic)}
         return listing(config.name, None, synthetic=drawn, splits=splits, problems=problems)
-    return listing(config.name, config.root, split=config.split, splits=splits, problems=problems)
+    return listing(
+        config.name,
+        config.root,
+        split=config.split,
+        splits=splits,
+        follow_links=config.follow_links,
+        problems=problems,
+    )
 
 
 def dataset_name(config: DatasetConfig) -> str:
@@ -163,6 +171,9 @@ def check_values(config: Config) -> None:
         ("evaluation.every", config.evaluation.every, 1),
         ("batch.identities", config.batch.identities, 2),
         ("batch.images", config.batch.images, 1),
+        ("checkpoint.every_minutes", config.checkpoint.every_minutes, 0),
+        ("checkpoint.every_steps", config.checkpoint.every_steps, 1),
+        ("checkpoint.keep", config.checkpoint.keep, 1),
     ]
     for key, value, least in at_least:
         if value is not None and value < least:
@@ -180,6 +191,8 @@ def check_values(config: Config) -> None:
         raise InputError(f"precision='{config.precision}' is not known; known: {', '.join(PRECISIONS)}")
     if config.tracker.name not in TRACKERS:
         raise InputError(f"tracker.name='{config.tracker.name}' is not known; known: {', '.join(TRACKERS)}")
+    if config.on_nonfinite not in POLICIES:
+        raise InputError(f"on_nonfinite='{config.on_nonfinite}' is not known; known: {', '.join(POLICIES)}")
     accelerator(config.devices)
     selection_rules(config.selection)
     check_schedule(
@@ -200,6 +213,7 @@ def build_recipe(config: Config) -> Recipe:
         milestones=tuple(schedule.milestones),
         clip=config.optimizer.clip,
         seed=config.seed,
+        on_nonfinite=config.on_nonfinite,
     )
 
 

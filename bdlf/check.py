@@ -23,6 +23,7 @@ from bdlf.jobs import DONE, FAILED
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bdlf.data.inspection import Tree
     from bdlf.data.problems import Collected
     from bdlf.data.published import Published
 
@@ -49,7 +50,7 @@ def inspect(dataset: Source, *, fast: bool) -> dict[str, Any]:
     `fingerprint` is None where the listing cannot be trusted, and for RegDB's ten splits together. Raises `InputError`
     for an absent root or a split that there is not.
     """
-    from bdlf.data import fingerprint, is_synthetic
+    from bdlf.data import fingerprint, inspection, is_synthetic
     from bdlf.data.mistakes import likely_mistake
     from bdlf.data.problems import Collected
     from bdlf.data.published import published, sizes_of
@@ -71,7 +72,11 @@ def inspect(dataset: Source, *, fast: bool) -> dict[str, Any]:
     notes: list[str] = []
     opened = 0
     if root is not None:
-        opened = _look_around(name, Path(root), tables, expected, notes, problems, fast=fast)
+        tree = inspection.walk(name, Path(root), problems, follow_links=bool(dataset.follow_links))
+        _look_around(name, Path(root), tree, tables, expected, notes, problems)
+        if not fast:
+            inspection.decode_all(Path(root), list(tree.sizes), problems)
+            opened = len(tree.sizes)
     protocols = [row for split, table in tables.items() for row in _protocol_rows(name, root, split, table, problems)]
     hint = None
     if root is not None:
@@ -102,10 +107,12 @@ def _read(dataset: Source, root: str | None, problems: Collected) -> dict[int | 
         whole = dataset.dataset()
         drawn = {"seed": whole.seed, **dataclasses.asdict(whole.synthetic)}
         return {None: listing("synthetic", None, split=whole.split, synthetic=drawn, problems=problems)}
+    follow = bool(dataset.follow_links)
     if dataset.name == "regdb":
         splits = SPLITS if dataset.split is None else [dataset.split]
-        return {split: listing("regdb", root, split=split, problems=problems) for split in splits}
-    return {None: listing(dataset.name, root, split=dataset.split or 1, problems=problems)}
+        return {split: listing("regdb", root, split=split, follow_links=follow, problems=problems) for split in splits}
+    split = dataset.split or 1
+    return {None: listing(dataset.name, root, split=split, follow_links=follow, problems=problems)}
 
 
 def _of_options(dataset: Source) -> Published:
@@ -157,19 +164,17 @@ def _count_rows(
 def _look_around(
     name: str,
     root: Path,
+    tree: Tree,
     tables: dict[int | None, pd.DataFrame],
     expected: Published | None,
     notes: list[str],
     problems: Collected,
-    *,
-    fast: bool,
-) -> int:
-    """What the readers do not look at; returns how many images were opened."""
+) -> None:
+    """What the readers do not look at, less the images' pixels."""
     from bdlf.data import inspection
     from bdlf.data.sysu import PERMUTATIONS
 
     unread = {finding.kind for finding in problems.findings} & {"missing list", "unreadable list", "empty list"}
-    tree = inspection.walk(name, root, problems)
     inspection.check_places(name, root, tree.sizes, problems)
     if any(len(table) for table in tables.values()) and not unread:
         count = expected.unlisted if expected is not None else 0
@@ -184,10 +189,6 @@ def _look_around(
     elif len(tables[None]):
         notes.append(f"{PERMUTATIONS} is absent, as in some copies: evaluation.gallery=official cannot be scored")
     notes += [f"{path} is no image: passed over" for path in tree.others]
-    if fast:
-        return 0
-    inspection.decode_all(root, list(tree.sizes), problems)
-    return len(tree.sizes)
 
 
 def _protocol_rows(

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bdlf import jobs
 from bdlf.config import config_folder
-from bdlf.errors import InputError
+from bdlf.errors import HeldError, InputError, StorageError
 from bdlf.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT
 
 
@@ -65,7 +65,7 @@ def run_command(
         records.append(jobs.job_record(current.job.num, current.overrides.task, code, facts, seconds))
         if "sweep" in composed and not composed.get("dry_run"):
             jobs.keep(Path(current.sweep.dir), records[-1])
-        if code in (INTERRUPTED, STOPPED):
+        if code in (INTERRUPTED, STOPPED) and records[-1]["state"] != "held":
             sys.exit(code)  # the rest of the sweep too
         return code
 
@@ -137,7 +137,10 @@ def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> 
         if debug:
             raise
         say(_one_line(str(error)))
-        return WRONG_INPUT
+        if isinstance(error, HeldError):
+            jobs.announce(state="held")
+            return INTERRUPTED
+        return FAILED if isinstance(error, StorageError) else WRONG_INPUT
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise

@@ -38,6 +38,7 @@ class Synthetic:
 class Dataset:
     name: str = MISSING  # sysu | regdb | llcm | synthetic
     root: str | None = None
+    follow_links: bool = False  # to files outside of root
     split: int = 1  # RegDB's split, 1..10
     seed: int = 0  # of the synthetic identities, and of those held out; independent of the run's seed
     synthetic: Synthetic = field(default_factory=Synthetic)
@@ -213,6 +214,15 @@ class Tracker:
 
 
 @dataclass
+class Checkpoint:
+    """Written after an epoch, unless that would take over 2 % of the time, and besides:"""
+
+    every_minutes: float | None = 10.0  # in the middle of an epoch too; null: not
+    every_steps: int | None = None
+    keep: int = 2  # the newest, and older ones to fall back on
+
+
+@dataclass
 class Config:
     """A run. What each group's options set is in `conf/<group>/`."""
 
@@ -230,11 +240,13 @@ class Config:
     ema: Ema = field(default_factory=Ema)
     evaluation: Evaluation = field(default_factory=Evaluation)
     selection: Any = "last_epoch"  # last_epoch | validation | best_on_test, or a list of them
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracker: Tracker = field(default_factory=Tracker)
     precision: str = "32-true"  # 32-true | bf16-mixed
     devices: str = "auto"  # auto | cpu | cuda
     threads: int | None = None  # CPU threads; null: PyTorch's choice
     deterministic: bool = False
+    on_nonfinite: str = "stop"  # stop | skip: a step whose loss or gradient is not finite; ten in a row stop too
     seed: int = 0
     variant: str = "full"
     label: str | None = None  # name of the run's folder; null: from variant, stage and blocks
@@ -274,6 +286,7 @@ class Source:
 
     name: str | None = None
     root: str | None = None
+    follow_links: bool | None = None
     split: int | None = None
     seed: int | None = None
     synthetic: SyntheticSource = field(default_factory=SyntheticSource)

@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> int:
 
 _PROTOCOL = tuple(f"evaluation.{name}" for name in ("mode", "shots", "direction", "gallery", "reading"))
 _USED = {
-    "run": ("selection", "save_features", "dataset.root", "dataset.split", "evaluation"),
+    "run": ("selection", "save_features", "dataset.root", "dataset.follow_links", "dataset.split", "evaluation"),
     "features": ("dataset", *_PROTOCOL),
     "splits": (),
 }
@@ -100,6 +100,7 @@ def _score_run(config: EvaluateConfig) -> None:
         )
     run.evaluation = dataclasses.replace(run.evaluation, **_given(config.evaluation))
     run.dataset.root = config.dataset.root or run.dataset.root
+    run.dataset.follow_links |= bool(config.dataset.follow_links)
     run.data, run.devices, run.threads = config.data, config.devices, config.threads
     build.check_values(run)
     rule = selection_rules(config.selection)[-1]
@@ -123,9 +124,9 @@ def _score_run(config: EvaluateConfig) -> None:
 
     store = build.build_store(run, listing)
     finished = state["epoch"] == run.schedule.epochs if rule == LAST else folder.result.is_file()
+    epoch = state["epoch"] - (not state.get("step"))  # that is done, or under way
     chosen = rule if finished else UNFINISHED + rule
     rows = np.flatnonzero(table["split"] == "test") if config.save_features else None
-    epoch = state["epoch"] - 1
     (metrics, scores), features = score_models(
         run, models, store, table, settings, fabric.device, epoch=epoch, selection=chosen, rows=rows
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from bdlf.errors import InputError
+from bdlf.errors import InputError, StorageError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` with a file beside `path`, then rename it over `path`; on any error `path` is as it was."""
+    """Call `write` with a file beside `path`, then rename it over `path`; on any error `path` is as it was.
+
+    Raises `StorageError` where it cannot be written.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,10 +26,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise InputError(
+        raise StorageError(
             f"{path} cannot be written: {error.strerror or error}; free space or choose another output="
         ) from error
     finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
+    """What writers that were killed left in `folder`; no other may be writing there."""
+    for aside in folder.glob(pattern):
         aside.unlink(missing_ok=True)
 
 

@@ -22,7 +22,10 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
 """Exit codes: done, failed, wrong option or input, interrupted and resumable, stopped at once."""
 
 COLUMNS = ("job", "state", "overrides", "run_id", "folder", "seconds", "reason", "log")
-STATES = ("finished", "skipped", "would run", "interrupted", "failed")
+STATES = ("finished", "skipped", "would run", "interrupted", "held", "failed")
+"""Of a job; held: another process is at it."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, and what SLURM sends before it ends a job."""
 _CALL = "BDLF_SWEEP_CALL"  # tells the records of this call from older ones; in the environment, for other processes
 
 _facts: dict[str, Any] = {}
@@ -37,7 +40,7 @@ def run_apart(work: Callable[[], int]) -> tuple[int, dict[str, Any]]:
     """Call `work` in a process of its own; its exit code, negative for a signal, and what it announced.
 
     Whatever happens there (a crash, memory that runs out) does not end this process; when this one ends, that one
-    does at once. Ctrl-C here is passed on, so that the job can stop in order.
+    does at once. Signals that ask this one to stop are passed on, so that the job can save and stop in order.
     """
     told, tell = os.pipe()
     alive, here = os.pipe()
@@ -51,17 +54,14 @@ def run_apart(work: Callable[[], int]) -> tuple[int, dict[str, Any]]:
     os.close(tell)
     os.close(alive)
     text = b""
+    before = {number: signal.signal(number, lambda number, _: os.kill(child, number)) for number in SIGNALS}
     try:
-        while True:
-            try:
-                part = os.read(told, 1 << 16)
-                if not part:
-                    break
-                text += part
-            except KeyboardInterrupt:
-                os.kill(child, signal.SIGINT)
+        while part := os.read(told, 1 << 16):
+            text += part
         _, status = os.waitpid(child, 0)
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(told)
         os.close(here)
     return os.waitstatus_to_exitcode(status), json.loads(text) if text else {}
@@ -103,12 +103,12 @@ def job_record(
     """A job's row of `jobs.csv`, with its exit code and estimate."""
     state = facts.get("state", "finished")
     reason = facts.get("reason", "")
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and state != "held":
         state = "interrupted"
     elif code < 0:
         state, reason = "failed", f"ended by signal {-code} ({signal.Signals(-code).name})"
         reason += ": perhaps memory ran out" if -code == signal.SIGKILL else ""
-    elif code != DONE:
+    elif code not in (DONE, INTERRUPTED):
         state = "failed"
     return {
         "job": number,
@@ -158,7 +158,7 @@ def show(records: Sequence[dict[str, Any]], folder: Path | None) -> None:
     words = [record["overrides"].split() for record in records]
     shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
     for record, own in zip(records, words, strict=True):
-        where = f"{record['reason']} {record['log']}".strip() if record["state"] == "failed" else record["folder"]
+        where = f"{record['reason']} {record['log']}".strip() if record["reason"] else record["folder"]
         table.add_row(str(record["job"]), record["state"], " ".join(w for w in own if w not in shared), where)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
@@ -176,7 +176,7 @@ def show(records: Sequence[dict[str, Any]], folder: Path | None) -> None:
 def exit_code(records: Sequence[dict[str, Any]]) -> int:
     """Of the whole sweep: FAILED where a job failed, INTERRUPTED where one is to be gone on with."""
     states = {record["state"] for record in records}
-    return FAILED if "failed" in states else INTERRUPTED if "interrupted" in states else DONE
+    return FAILED if "failed" in states else INTERRUPTED if states & {"interrupted", "held"} else DONE
 
 
 def in_words(seconds: float) -> str:

@@ -8,6 +8,7 @@ Examples
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import resource
@@ -18,7 +19,9 @@ from omegaconf import OmegaConf
 
 from bdlf.command import run_command
 from bdlf.config import Config, active_weights
+from bdlf.interruption import Interrupted, Interruption
 from bdlf.jobs import DONE, INTERRUPTED, announce, in_words
+from bdlf.locks import held
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +33,27 @@ log = logging.getLogger("bdlf")
 
 def train(config: Config) -> int:
     """One job: show its result when it is finished, go on when it was cut off, else start. Returns the exit code."""
+    from bdlf.runs.logs import show_on_screen
+
+    show_on_screen()
+    with Interruption() as stop:
+        try:
+            return _train(config, stop)
+        except Interrupted as signal:
+            same = "the same command without rerun=true" if config.rerun else "the same command"
+            log.info("interrupted by %s: %s goes on from the last checkpoint", signal, same)
+            return INTERRUPTED
+
+
+def _train(config: Config, stop: Interruption) -> int:
     from bdlf import build
     from bdlf.data import fingerprint
     from bdlf.data.published import quick_findings
     from bdlf.runs.folder import RunFolder
     from bdlf.runs.identity import run_id, run_path
-    from bdlf.runs.logs import log_to, show_on_screen, warn_of
+    from bdlf.runs.logs import log_to, warn_of
     from bdlf.runs.table import show_result
 
-    show_on_screen()
     folder = RunFolder(run_path(config))
     listing = build.build_listing(config.dataset)
     facts: dict[str, Any] = {
@@ -51,30 +66,36 @@ def train(config: Config) -> int:
         "seed": config.seed,
     }
     announce(run_id=facts["run_id"], folder=str(folder.path), log=str(folder.log))
-    result = None if config.rerun else folder.finished(facts["run_id"], facts["fingerprint"])
-    if result:
-        log.info("finished before: %s", folder.path)
-        announce(state="skipped")
-        show_result(result)
+
+    def finished() -> bool:
+        result = None if config.rerun else folder.finished(facts["run_id"], facts["fingerprint"])
+        if result:
+            log.info("finished before: %s", folder.path)
+            announce(state="skipped")
+            show_result(result)
+        return bool(result)
+
+    if finished():
         return DONE
     if config.dry_run:
         announce(state="would run")
         return _describe(config, folder, listing)
-    if config.rerun:
-        _Parts(config, listing, resumed=False)  # a mistake in the options must not move what is there
-        folder.move_aside()
-    with log_to(folder.log):
-        log.info("run %s in %s", facts["run_id"], folder.path)
-        warn_of(facts["dataset_findings"], config.dataset.name)
-        try:
-            show_result(_run(config, folder, listing, facts))
-        except KeyboardInterrupt:
-            same = "the same command without rerun=true" if config.rerun else "the same command"
-            log.info("interrupted: %s goes on from the last finished epoch", same)
-            return INTERRUPTED
-        except Exception:
-            log.debug("traceback", exc_info=True)  # to train.log only
-            raise
+    with held(folder.lock, str(folder.path), remedy="choose another output=") as alone:
+        if finished():  # by the process that held the lock a moment ago
+            return DONE
+        if config.rerun:
+            _Parts(config, listing, resumed=False)  # a mistake in the options must not move what is there
+            folder.move_aside()
+        if alone:
+            folder.remove_leftovers()
+        with log_to(folder.log):
+            log.info("run %s in %s", facts["run_id"], folder.path)
+            warn_of(facts["dataset_findings"], config.dataset.name)
+            try:
+                show_result(_run(config, folder, listing, facts, stop))
+            except Exception:
+                log.debug("traceback", exc_info=True)  # to train.log only
+                raise
     return DONE
 
 
@@ -104,7 +125,9 @@ class _Parts:
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
 
 
-def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
+def _run(
+    config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any], stop: Interruption
+) -> dict[str, Any]:
     import numpy as np
 
     from bdlf import build
@@ -115,12 +138,13 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     from bdlf.runs.record import source_state, training_columns, write_per_query, write_result
     from bdlf.runs.tracker import start_tracker
     from bdlf.scoring import Scorer
-    from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
+    from bdlf.training.checkpoint import has_checkpoint, load_newest
     from bdlf.training.ema import averaged_copy
-    from bdlf.training.loop import fit
+    from bdlf.training.loop import Progress, fit
+    from bdlf.training.saving import Saver
 
     # Parts
-    resumed = folder.checkpoint.is_file()
+    resumed = has_checkpoint(folder.checkpoint)
     parts = _Parts(config, listing, resumed=resumed)
     fabric, table, network = parts.fabric, parts.table, parts.network
     sampler, objective = parts.sampler, parts.objective
@@ -135,25 +159,33 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
     models = build.models_to_score(network, averaged)
     scorer = Scorer(config, folder, weights, models, store, table, parts.settings, fabric.device, identity)
 
+    saver = Saver(
+        folder.checkpoint, {**weights, "optimizer": optimizer}, identity, **dataclasses.asdict(config.checkpoint)
+    )
+
     # Where an earlier process stopped
-    first_epoch, seconds = 0, 0.0
+    progress = Progress()
     if resumed:
-        state = load_checkpoint(folder.checkpoint, device=fabric.device)
+        state = load_newest(folder.checkpoint, device=fabric.device)
         folder.require_same_run(folder.checkpoint, state["run_id"], facts["run_id"])
         folder.require_fingerprint(state["fingerprint"], facts["fingerprint"])
         folder.warn_of_commit(state["commit"])
         for name, part in {**weights, "optimizer": optimizer}.items():
             part.load_state_dict(state[name])
-        first_epoch, seconds = state["epoch"], state["seconds"]
-        if first_epoch < config.schedule.epochs:
-            log.info("going on at epoch %d of %d", first_epoch + 1, config.schedule.epochs)
+        progress = Progress.of(state)
+        del state
+        if progress.epoch < config.schedule.epochs:
+            log.info(
+                "going on at epoch %d of %d, step %d of %d",
+                *(progress.epoch + 1, config.schedule.epochs, progress.step + 1, sampler.steps_per_epoch),
+            )
         else:
             log.info("all %d epochs are trained: scoring", config.schedule.epochs)
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     columns = training_columns(objective.terms) + scorer.columns
-    metrics = MetricsLog(folder.metrics, columns, keep_epochs=first_epoch)
-    if first_epoch:  # perhaps left unscored
-        scorer.after_epoch(first_epoch - 1, metrics)
+    metrics = MetricsLog(folder.metrics, columns, keep_epochs=progress.epoch)
+    if progress.epoch and not progress.step:  # perhaps left unscored
+        scorer.after_epoch(progress.epoch - 1, metrics)
     tracker = start_tracker(config, folder.path, facts, earlier=metrics.rows)
     drawn = "synthetic" in facts["dataset"]
     if config.tracker.pictures or (config.tracker.pictures is None and drawn):
@@ -161,20 +193,33 @@ def _run(config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[s
         tracker.picture("batch", np.vstack([np.hstack(list(store[rows[side]])) for side in batch]))
     try:
         # Train: an epoch, its row and its checkpoint, then its scores
-        for record in fit(
+        saved = progress
+        steps = fit(
             fabric, model, network, optimizer, averaged, objective, sampler, parts.augmentation, store, rows,
-            parts.recipe, first_epoch=first_epoch,
-        ):  # fmt: skip
-            epoch = int(record["epoch"])
-            seconds += record["seconds"]
-            metrics.append({**record, "memory_gib": _peak_memory_gib(fabric.device)})
-            states = {name: part.state_dict() for name, part in {**weights, "optimizer": optimizer}.items()}
-            save_checkpoint(folder.checkpoint, {**states, **identity, "epoch": epoch + 1, "seconds": seconds})
-            scorer.after_epoch(epoch, metrics)
-            tracker.epoch(metrics.rows[-1])
-            log.info("%s", _epoch_line(metrics.rows[-1], config.schedule.epochs))
+            parts.recipe, start=progress, pause=lambda: bool(stop.asked) or saver.due_after_step(),
+        )  # fmt: skip
+        try:
+            with stop.held():
+                for progress in steps:
+                    if progress.record is not None:
+                        metrics.append({**progress.record, "memory_gib": _peak_memory_gib(fabric.device)})
+                    if progress.record is None or progress.epoch == config.schedule.epochs or saver.due_after_epoch():
+                        saver.save(progress)
+                        saved = progress
+                    if stop.asked:
+                        break
+                    if progress.record is not None:
+                        with stop.released():
+                            scorer.after_epoch(progress.epoch - 1, metrics)
+                        tracker.epoch(metrics.rows[-1])
+                        log.info("%s", _epoch_line(metrics.rows[-1], config.schedule.epochs))
+        except Interrupted:
+            if saved != progress:
+                saver.save(progress)
+            raise
 
         # Record
+        seconds = sum(float(row["seconds"]) for row in metrics.rows)
         (result_rows, scores), chosen = scorer.result()
         write_per_query(folder.per_query, scores)
         result = write_result(
@@ -212,10 +257,11 @@ def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
     from bdlf import build
     from bdlf.models import gflops_per_image
     from bdlf.runs.speed import seconds_of
+    from bdlf.training.checkpoint import has_checkpoint
 
     parts = _Parts(config, listing, resumed=False)
     splits, sampler = parts.table["split"].value_counts(), parts.sampler
-    state = f"{'goes on' if folder.checkpoint.is_file() and not config.rerun else 'starts'} in {folder.path}"
+    state = f"{'goes on' if has_checkpoint(folder.checkpoint) and not config.rerun else 'starts'} in {folder.path}"
     log.info("dry run: %s", state)
     log.info("images     %s", ", ".join(f"{split} {count}" for split, count in splits.items()))
     log.info(

@@ -1,6 +1,7 @@
 """Shapes and types of the numeric rooms' signatures are checked while the tests run."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -85,3 +86,33 @@ def tiny_run(command, tmp_path):
         return command("train", *TINY, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache", *overrides)
 
     return run
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """`folder_of()`: the folder of the only run below `tmp_path`; of another dataset by its name."""
+
+    def find(dataset: str = "synthetic") -> Path:
+        (found,) = (tmp_path / "out" / dataset).glob("*/seed*")
+        return found
+
+    return find
+
+
+@pytest.fixture
+def evaluated(command, tmp_path):
+    """`evaluated(*arguments)`: the result that `bdlf.evaluate` writes to `tmp_path/scored`."""
+
+    def run(*arguments: str) -> dict:
+        output = [f"output={tmp_path}/scored", "devices=cpu", "threads=1", f"data.cache_dir={tmp_path}/cache"]
+        code, _, err = command("evaluate", *arguments, *output)
+        assert code == 0, err
+        return json.loads((tmp_path / "scored" / "result.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def test_set():
+    """Overrides that name the images of a tiny run to another command."""
+    return ["dataset=synthetic", *(word for word in TINY if word.startswith("dataset."))]

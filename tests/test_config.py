@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from itertools import product
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -245,55 +244,3 @@ def test_every_command_finds_a_dataset_in_the_same_place(name, monkeypatch):
             source = OmegaConf.to_object(compose(command, [f"dataset={name}"])).dataset
         assert (source.name, source.root) == (trained.name, trained.root)
         assert (source.root or "/data").startswith("/data")
-
-
-def test_hash_is_of_what_changes_the_result():
-    from bdlf.runs.identity import run_hash, run_label
-
-    full = composed()
-    same = [
-        *("seed=3", "output=elsewhere", "devices=cpu", "threads=1", "tracker=none", "label=mine", "debug=true"),
-        *(
-            "loss/fkl=on",
-            "loss/detail=on",
-            "dfe/stage=stage3",
-            "dfe.blocks=6",
-            "evaluation.batch=7",
-            "evaluation.every=2",
-            "data.cache_dir=x",
-        ),
-        *("dataset.split=4", "dataset.root=/else", "variant=full", "dry_run=true", "rerun=true", "sweep=x"),
-    ]
-    for override in same:
-        assert run_hash(composed(override)) == run_hash(full), override
-    other = [
-        "dfe.stage=2",
-        "loss/skd=off",
-        "loss.skd.weight=0.5",
-        "loss.skd.form=literal",
-        "optimizer.lr=0.02",
-        "ema=off",
-    ]
-    other += [
-        "image.width=48",
-        "batch.images=2",
-        "dataset.seed=1",
-        "deterministic=true",
-        "precision=bf16-mixed",
-        "loss.ramp=0",
-    ]
-    hashes = [run_hash(composed(override)) for override in other]
-    assert len({run_hash(full), *hashes}) == len(other) + 1
-    for switch, unused in [("ema=off", "ema.decay=0.5"), ("loss/skd=off", "loss.skd.delta=0.1")]:
-        assert run_hash(composed(switch)) == run_hash(composed(switch, unused)) != run_hash(full)
-    for first, second in product(
-        ["variant=baseline"], ["dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"]
-    ):
-        assert run_hash(composed(first)) == run_hash(composed(first, second)), "what is not built does not count"
-    for dataset, draws in {"regdb": True, "llcm": True, "sysu": False}.items():
-        for option in ("dataset.seed=1", "evaluation.holdout=0.5"):
-            pair = [composed(f"dataset={dataset}", "selection=validation", *more) for more in ([], [option])]
-            assert (run_hash(pair[0]) != run_hash(pair[1])) == draws, "SYSU-MM01 has its own identities to hold out"
-        assert run_hash(composed(f"dataset={dataset}")) == run_hash(composed(f"dataset={dataset}", "dataset.seed=1"))
-    assert run_hash(composed("variant=app_orth_skd")) != run_hash(composed("variant=app_orth_skd", "dfe.stage=2"))
-    assert run_label(composed("variant=dfe_app", "dfe.stage=2", "dfe.blocks=4")) == "dfe_app-stage2-blocks4"

@@ -171,6 +171,16 @@ def test_splits_of_regdb_are_collated_and_never_swapped(on_files, command, tmp_p
     assert code == 0 and "4, 5, 6, 7, 8, 9, 10 missing" in out, err
     mean = json.loads((tmp_path / "mean" / "result.json").read_text())
     assert mean["splits"] == [1, 2, 3] and "mean over splits 1, 2, 3" in out
+    assert mean["fingerprints"] == [
+        one["fingerprint"] for one in sorted(results, key=lambda one: one["metrics"][0]["split"])
+    ]
+    assert mean["run_commits"] == [results[0]["commit"]] and all(one[:8] in out for one in mean["fingerprints"])
+    assert command("evaluate", f"splits={tmp_path}/out/regdb/*/seed0")[0] == 0
+    (beside,) = (tmp_path / "out" / "regdb").glob("evaluations/*/result.json")
+    assert (
+        beside.parent.name.rpartition("-")[0] == mean["label"]
+        and json.loads(beside.read_text())["metrics"] == mean["metrics"]
+    )
     for index, row in enumerate(mean["metrics"]):
         values = [result["metrics"][index]["mean"]["mAP"] for result in results]
         assert row["mean"]["mAP"] == pytest.approx(np.mean(values)) and len(set(values)) > 1
@@ -233,5 +243,6 @@ def test_features_of_other_code_on_sysus_tree(command, tmp_path):
     (root / "exp" / "val_id.txt").unlink()
     for asked, rows in intact.items():
         damaged, out = scored(*asked)
+        assert "fingerprint unknown (not every image is there)" in out
         assert damaged == rows
         assert all(part in out for part in ("1 of", "are empty files", "missing", "val_id.txt", "bdlf.check"))

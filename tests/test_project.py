@@ -17,9 +17,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bdlf"
 FLOORS = {
-    "errors": -1,
+    "errors": -2,
+    "locks": -1,
     **dict.fromkeys(["files", "config", "naming"], 0),
     **dict.fromkeys(["models", "losses", "data", "jobs"], 1),
+    "interruption": 2,
     **dict.fromkeys(["objective", "evaluation", "command"], 2),
     "training": 3,
     "runs": 4,

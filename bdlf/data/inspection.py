@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from bdlf.data import llcm, regdb, sysu
+from bdlf.data.links import FOLDERS, links_out
 from bdlf.data.problems import Problems
 from bdlf.data.store import BadImageError, read_image
 from bdlf.data.tree import is_image, report_no_file, report_unreadable
@@ -44,8 +45,8 @@ class Tree(NamedTuple):
     """What is no image, sorted."""
 
 
-def walk(name: str, root: Path, problems: Problems) -> Tree:
-    """Every file in the image folders of the dataset `name`.
+def walk(name: str, root: Path, problems: Problems, *, follow_links: bool = False) -> Tree:
+    """Every file in the image folders of the dataset `name`, less links out of `root` unless they are to be followed.
 
     Problems: a folder cannot be read, an image is empty, or something named like an image is no file.
     """
@@ -55,9 +56,15 @@ def walk(name: str, root: Path, problems: Problems) -> Tree:
 
     sizes: dict[str, int] = {}
     others: list[str] = []
-    for top in _tops(name):
+    tops = FOLDERS[name][1:]
+    passed_by = set() if follow_links else {root / path for path in links_out(root, tops)}
+    for top in tops:
+        if root / top in passed_by:
+            continue
         for folder, subfolders, files in os.walk(root / top, onerror=unreadable, followlinks=True):
             inside = Path(folder).relative_to(root)
+            subfolders[:] = [entry for entry in subfolders if root / inside / entry not in passed_by]
+            files = [entry for entry in files if root / inside / entry not in passed_by]
             if len(inside.parts) >= _DEEPEST:
                 subfolders.clear()
             for entry in subfolders:
@@ -258,11 +265,3 @@ def _llcm_mismatch(file: str, seat: Seat) -> str | None:
     if seat.camera is not None and int(said[2]) != seat.camera:
         return f"camera {int(said[2])}"
     return said[3] if said[3] and llcm.MODALITIES[said[3]][0] != seat.modality else None
-
-
-def _tops(name: str) -> list[str]:
-    if name == "sysu":
-        return [f"cam{camera}" for camera in sysu.CAMERAS]
-    if name == "regdb":
-        return [folder for folder, _, _ in regdb.FOLDERS.values()]
-    return [*llcm.MODALITIES, *(f"test_{word}" for word in llcm.MODALITIES)]

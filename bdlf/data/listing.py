@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bdlf.data.links import refuse_links_out
 from bdlf.data.llcm import read_llcm
 from bdlf.data.problems import STRICT, Problems
 from bdlf.data.regdb import read_regdb
@@ -31,6 +32,7 @@ def listing(
     split: int = 1,
     synthetic: Mapping[str, Any] | None = None,
     splits: Sequence[str] | None = None,
+    follow_links: bool = False,
     problems: Problems = STRICT,
 ) -> pd.DataFrame:
     """The images of the dataset `name` under `root`, checked and in an order that no file system influences.
@@ -42,7 +44,8 @@ def listing(
 
     `split` is RegDB's, 1 to 10. `synthetic` holds the keyword arguments of `synthetic_listing`, whose table has the
     factors of every image as further columns; it has no files, so its `root` is None. Only the `splits` are read and
-    checked (None: all): files of the others may be absent.
+    checked (None: all): files of the others may be absent. Links that lead out of `root` (which may be one itself) are
+    refused without `follow_links`.
 
     Raises `InputError`, naming the file and the remedy, for an unknown name, an absent root, a dataset extracted by
     half, a wrong split file, or a training identity that one modality lacks. Where `problems` collects, only the first
@@ -66,6 +69,8 @@ def listing(
         if synthetic is not None:
             raise InputError(f"{name} takes no options of the synthetic dataset: leave {', '.join(synthetic)} out")
         folder = _require_root(name, root)
+        if not follow_links:
+            refuse_links_out(folder, name, problems)
         if name == "sysu":
             rows, passed_over = read_sysu(folder, wanted, problems)
         elif name == "regdb":

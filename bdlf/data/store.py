@@ -23,13 +23,16 @@ from tqdm import tqdm
 
 from bdlf.data.listing import content_hash
 from bdlf.data.tree import file_stats
-from bdlf.errors import InputError
+from bdlf.errors import InputError, StorageError
+from bdlf.files import remove_leftovers
+from bdlf.locks import held
 
 VERSION = 1
 """Of what a cache file holds: raise it when decoding, resizing or the file's form changes."""
 _CHUNK = 256  # images in memory at a time
 _NAMED = 5  # bad files that a message names
 _PROBES = 8  # rendered rows that a key covers
+_REMEDY = "set data.cache_dir to a folder with room"
 
 T = TypeVar("T")
 Render = Callable[[pd.DataFrame, int, int], ndarray]
@@ -72,8 +75,14 @@ def open_store(
     file = Path(cache_dir) / f"{name}-{height}x{width}-{key[:16]}.npy"
     store = _open(file, shape, key)
     if store is None:
-        _write(file, shape, key, chunks)
-        store = _open(file, shape, key)
+        lock = file.with_name(f".{file.name}.lock")
+        with held(lock, f"the image cache {file}", remedy=_REMEDY, wait=True) as alone:
+            if alone:
+                remove_leftovers(file.parent, f".{file.name}.*.partial")
+            store = _open(file, shape, key)  # perhaps made by the process that held the lock a moment ago
+            if store is None:
+                _write(file, shape, key, chunks)
+                store = _open(file, shape, key)
     if store is None:
         raise InputError(f"the image cache {file} does not read back as written: check the disk of data.cache_dir")
     return store
@@ -198,9 +207,9 @@ def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarra
             os.fsync(stream.fileno())
         os.replace(partial, file)
     except OSError as error:
-        raise InputError(
+        raise StorageError(
             f"cannot write the image cache {file} ({error.strerror or error}; it takes {need / 2**30:.2f} GiB): "
-            "set data.cache_dir to a folder with room"
+            f"{_REMEDY}"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bdlf.config import Config
 from bdlf.errors import InputError
+from bdlf.files import remove_leftovers
 from bdlf.runs.record import read_result, source_state
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class RunFolder:
         self.per_query = path / "per_query.npz"
         self.result = path / "result.json"
         self.log = path / "train.log"
+        self.lock = path.with_name(f".{path.name}.lock")
 
     @property
     def label(self) -> str:
@@ -67,6 +69,11 @@ class RunFolder:
                 taken += 1
             self.path.rename(aside)
             log.info("the earlier run is kept in %s", aside)
+
+    def remove_leftovers(self) -> None:
+        """What a process that was killed was writing; for who holds `lock`."""
+        for folder in (self.path, self.checkpoint.parent):
+            remove_leftovers(folder)
 
     def finished(self, run_id: str, fingerprint: str) -> dict[str, Any] | None:
         """The result of a finished run; None where there is none yet.

@@ -25,6 +25,7 @@ _ELSEWHERE = (
     "devices",
     "threads",
     "tracker",
+    "checkpoint",
     "data",
 )
 _DEFAULTS = dataclasses.asdict(Config())
@@ -43,7 +44,7 @@ def canonical(config: Config) -> dict[str, Any]:
     tree["selection"] = rules or {}
     draws_holdout = VALIDATION in rules and config.dataset.name != "sysu"  # which has identities of its own for it
     unused = {
-        "dataset": ["root"],
+        "dataset": ["root", "follow_links"],
         "evaluation": [
             "batch",
             *([] if rules and config.evaluation.every != 1 else ["every"]),  # a rule scores every epoch anyway

@@ -56,8 +56,9 @@ def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]
 
 def training_columns(terms: Sequence[str]) -> list[str]:
     """Columns of metrics.csv that every epoch fills: the terms, diagnostics, cost."""
-    fixed = ["epoch", "lr", "total", *terms, "gradient_norm", "corr_base", "corr_detail", "corr_detail_centred"]
-    return [*fixed, "attention_own", "images_per_second", "seconds", "memory_gib"]
+    watched = ["gradient_norm", "corr_base", "corr_detail", "corr_detail_centred", "attention_own"]
+    cost = ["skipped_steps", "images_per_second", "seconds", "memory_gib"]
+    return ["epoch", "lr", "total", *terms, *watched, *cost]
 
 
 def metric_columns(settings: Sequence[Setting], models: Sequence[str], *, prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from bdlf.errors import InputError
 from bdlf.runs.record import read_result
 
-_SIDE = 1536  # of the matrices of the measurement
+_SIDE = 1024  # of the matrices of the measurement
 _SHARE = 0.4  # of the matrix product's rate that training reaches, where no run says
 
 
@@ -36,10 +36,10 @@ def seconds_of(gflops: float, runs: Path, device: torch.device, device_name: str
 
 
 def _matrix_product(device: torch.device) -> float:
-    """10^9 operations a second of float32 matrix products, the best of five."""
+    """10^9 operations a second of float32 matrix products, the best of three."""
     left = torch.rand(_SIDE, _SIDE, device=device)
     seconds = []
-    for _ in range(5):
+    for _ in range(3):
         started = time.perf_counter()
         (left @ left).sum().item()  # waits for the device
         seconds.append(time.perf_counter() - started)

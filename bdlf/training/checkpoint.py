@@ -1,4 +1,4 @@
-"""One file from which training goes on bit for bit, with its checksum beside it.
+"""Files from which training goes on bit for bit: the newest, a few older ones, and their checksums beside them.
 
 A checkpoint is a plain `torch.save` of tensors, numbers, strings, lists and dicts, and is only ever read with
 `weights_only=True`: a file from a stranger cannot run code.
@@ -6,47 +6,107 @@ A checkpoint is a plain `torch.save` of tensors, numbers, strings, lists and dic
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
+import os
 import pickle
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from bdlf.errors import InputError
 from bdlf.files import write_atomically, write_text
 
-SCHEMA = 1
+SCHEMA = 2
+log = logging.getLogger("bdlf")
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`, atomically, with its sum in `<path>.sha256`.
+def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int = 1) -> None:
+    """Write `state` to `path`, atomically; older ones move on to `<stem>-1.pt` ..., of which `keep` - 1 stay.
 
-    While the file is being replaced, the sums of the old and of the new one are both there: at no moment does a sound
-    file lack its sum.
+    `<path>.sha256` has the sums of all of them. While files are being replaced it has those of the old and of the new
+    ones: at no moment does a sound file lack its sum. Raises StorageError; what was there is sound then.
     """
     sums = _sums(path)
 
-    def write(file: Any) -> None:
-        torch.save({"schema": SCHEMA, **state}, file)
+    def write(file: IO[bytes]) -> None:
+        hashing = _Hashing(file)
+        try:
+            torch.save({"schema": SCHEMA, **state}, cast(IO[bytes], hashing))
+        except RuntimeError as error:
+            raise hashing.failure or error from error
         file.flush()
-        sums.append(_sha256(Path(file.name)))
+        os.fsync(file.fileno())  # nothing that can fail is left but the renaming
+        sums.insert(0, hashing.digest.hexdigest())
         write_text(_sums_path(path), "\n".join(sums) + "\n")
+        for generation in reversed(range(keep - 1)):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(_generation(path, generation), _generation(path, generation + 1))
 
     write_atomically(path, write)
-    write_text(_sums_path(path), sums[-1] + "\n")
+    write_text(_sums_path(path), "\n".join(sums[:keep]) + "\n")
+
+
+class _Hashing:
+    """A file that is written from front to back, its sum, and the error that PyTorch hides behind one of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._put, self.flush = file.write, file.flush
+        self.digest = hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        try:
+            return self._put(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether `path` or an older generation of it is there."""
+    return path.is_file() or next(_older(path), None) is not None
 
 
 def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The state that was saved. Raises InputError where the file is damaged, foreign or of another schema."""
-    remedy = "remove it to start the run again, or restore it from a copy"
     if not path.is_file():
-        raise InputError(f"{path} does not exist: the run has not finished an epoch yet")
-    sums = _sums(path)
-    if sums and _sha256(path) not in sums:
-        raise InputError(f"{path} is damaged (its checksum does not match {_sums_path(path).name}); {remedy}")
+        raise InputError(f"{path} does not exist: the run has saved none yet")
+    return _load(path, _sums(path), device)
+
+
+def load_newest(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The newest sound state of `path` and its older generations, with a warning for each that is not.
+
+    Raises InputError, of the newest, where there is none.
+    """
+    files = [*([path] if path.is_file() else []), *_older(path)]
+    sums, first = _sums(path), None
+    for file in files:
+        try:
+            state = _load(file, sums, device)
+        except InputError as error:
+            first = first or error
+            continue
+        if first is not None:
+            log.warning("%s; going on from %s", str(first).partition("; ")[0], file.name)
+        return state
+    raise first or InputError(f"{path} does not exist: the run has saved none yet")
+
+
+def _load(path: Path, sums: list[str], device: str | torch.device) -> dict[str, Any]:
+    remedy = "remove it to start the run again, or restore it from a copy"
     try:
+        if sums and _sha256(path) not in sums:
+            raise InputError(f"{path} is damaged (its checksum is not in {_sums_path(path).name}); {remedy}")
         state = torch.load(path, map_location=device, weights_only=True)
+    except InputError:
+        raise
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a readable checkpoint ({reason}); {remedy}") from error
@@ -55,17 +115,33 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[s
     return state
 
 
+def _older(path: Path) -> Iterator[Path]:
+    for generation in count(1):
+        if not (file := _generation(path, generation)).is_file():
+            return
+        yield file
+
+
+def _generation(path: Path, number: int) -> Path:
+    return path.with_stem(f"{path.stem}-{number}") if number else path
+
+
 def _sums_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
 def _sums(path: Path) -> list[str]:
-    return _sums_path(path).read_text().split() if _sums_path(path).is_file() else []
+    try:
+        return _sums_path(path).read_text().split()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise InputError(f"{_sums_path(path)} cannot be read ({error}); restore it, or remove it") from error
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
+        digest = hashlib.sha256()
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,8 @@ from bdlf.data.sampler import IdentitySampler
 from bdlf.models import BDLF, Backbone, DetailOptions
 from bdlf.objective import Objective
 from bdlf.training.ema import averaged_copy
-from bdlf.training.loop import Recipe, fit
+from bdlf.training.loop import Progress, Recipe, fit
+from bdlf.training.nonfinite import NonFiniteError
 
 TERMS = {"id": 1.0, "tri": 1.0, "id_base": 1.0, "skd": 1.0, "id_detail": 1.0, "orth": 1.0}
 
@@ -44,14 +48,14 @@ class Run:
         self.seen: list[torch.Tensor] = []
         self.augmentation = Augmentation(pad=2)
 
-    def epochs(self, count: int = 1):
+    def fit(self, **options):
         def spy(images, visible_rows, generator):
             self.seen.append(images.clone())
             out = self.augmentation(images, visible_rows, generator)
             self.seen.append(out.clone())
             return out
 
-        steps = fit(
+        return fit(
             self.fabric,
             self.model,
             self.network,
@@ -63,8 +67,12 @@ class Run:
             self.store,
             self.rows,
             self.recipe,
+            **options,
         )
-        return [next(steps) for _ in range(count)]
+
+    def epochs(self, count: int = 1):
+        steps = self.fit()
+        return [next(steps).record for _ in range(count)]
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -129,3 +137,109 @@ def test_the_average_follows_the_raw_model():
     run.epochs(1)
     raw, mean = run.network.classifier.weight, run.averaged.module.classifier.weight
     assert int(run.averaged.n_averaged) == 2 and not torch.equal(raw, mean)
+
+
+def state(run: Run) -> list[torch.Tensor]:
+    momenta = [state["momentum_buffer"] for state in run.optimizer.state_dict()["state"].values()]
+    return [*weights(run).values(), *run.averaged.state_dict().values(), *momenta]
+
+
+@pytest.mark.parametrize("at", [(0, 1), (1, 1), (1, 0), (2, 1)])
+def test_training_goes_on_from_any_step_bit_for_bit(at):
+    whole, first, second = Run(), Run(), Run()
+    records = [progress.record for progress in whole.fit()]
+    reached = next(p for p in first.fit(pause=lambda: True) if (p.epoch, p.step) == at)
+    second.network.load_state_dict(first.network.state_dict())
+    second.averaged.load_state_dict(first.averaged.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    stored = Progress.of(reached.state())
+    assert stored == reached and stored.record is None
+    rest = [progress.record for progress in second.fit(start=stored)]
+    times = ("seconds", "images_per_second")
+    assert [{k: v for k, v in record.items() if k not in times} for record in rest] == [
+        {k: v for k, v in record.items() if k not in times} for record in records[at[0] :]
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(state(whole), state(second), strict=True))
+
+
+def poison(run: Run, steps: set[int], where: str) -> None:
+    """In the steps of these numbers: NaN in a layer's output, in a loss term, or in a gradient."""
+    seen = [-1]
+
+    def count(module, inputs):
+        if torch.is_grad_enabled():  # the search for the layer repeats the step without
+            seen[0] += 1
+
+    run.network.register_forward_pre_hook(count)
+
+    def spoil(module, inputs, output):
+        return output * float("nan") if seen[0] in steps else output
+
+    layer = run.network.backbone.resnet.layer2[0].conv2
+    if where == "layer":
+        layer.register_forward_hook(spoil)
+    elif where == "gradient":
+        layer.weight.register_hook(lambda gradient: gradient * float("nan") if seen[0] in steps else gradient)
+    else:
+        objective = run.objective
+
+        def losses(*arguments):
+            found = objective(*arguments)
+            if seen[0] in steps:
+                found.values["skd"].fill_(float("inf"))
+            return found
+
+        run.objective = losses
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("layer", r"id is .*, first in layer backbone\.resnet\.layer2\.0\.conv2; "),
+        ("term", r"skd is .*, every layer's output is finite; "),
+        ("gradient", r"the gradient's norm is .*, nearest to the loss that of backbone\.resnet\.layer2\.0\.conv2\."),
+    ],
+)
+def test_a_step_that_is_not_finite_is_named_and_changes_nothing(where, message):
+    run, clean = Run(), Run()
+    clean.epochs(1)
+    poison(run, {2}, where)
+    with pytest.raises(NonFiniteError, match=message) as caught:
+        run.epochs(2)
+    assert re.search(r"not finite at epoch 1, step 0 \(identities \d, \d\)", str(caught.value))
+    assert all(torch.equal(a, b) for a, b in zip(state(clean), state(run), strict=True))
+
+
+@pytest.mark.parametrize("where", ["layer", "term", "gradient"])
+def test_a_skipped_step_is_counted_and_as_if_it_had_not_been(where, caplog):
+    run = Run()
+    run.recipe = replace(run.recipe, on_nonfinite="skip")
+    before = []
+    poison(run, {1, 4}, where)
+    for _ in run.fit(pause=lambda: True):
+        before.append(state(run))
+    assert len(before) == 6
+    assert all(torch.equal(a, b) for a, b in zip(before[0], before[1], strict=True)), "the second step changed nothing"
+    assert all(torch.equal(a, b) for a, b in zip(before[3], before[4], strict=True))
+    assert caplog.text.count("step skipped") == 2
+
+    again = Run()
+    again.recipe = replace(again.recipe, on_nonfinite="skip")
+    poison(again, {1, 4}, where)
+    records = again.epochs(3)
+    assert [record["skipped_steps"] for record in records] == [1, 0, 1]
+    alone = next(Run().fit(pause=lambda: True)).sums
+    assert all(records[0][name] == pytest.approx(value) for name, value in alone.items()), "the mean of what was done"
+
+
+def test_ten_skipped_steps_in_a_row_stop_the_run():
+    run = Run()
+    run.recipe = replace(run.recipe, on_nonfinite="skip", epochs=8)
+    poison(run, {0, *range(2, 16)}, "term")
+    done = []
+    with pytest.raises(NonFiniteError, match="10 steps in a row were skipped"):
+        done += [progress.epoch for progress in run.fit()]
+    run = Run()
+    run.recipe = replace(run.recipe, on_nonfinite="skip", epochs=8)
+    poison(run, {0, *range(2, 11), *range(12, 16)}, "term")
+    assert [progress.epoch for progress in run.fit()][-1] == 8

@@ -1,0 +1,56 @@
+"""When a run's checkpoint is written, and what is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bdlf.training.checkpoint import save_checkpoint
+from bdlf.training.loop import Progress
+
+SHARE = 0.02
+"""Of the time, that checkpoints at the ends of epochs may take."""
+
+
+class Saver:
+    """Writes `path`: the states of `parts`, the progress and `identity`.
+
+    `every_minutes` and `every_steps` (None: not) are for the middle of an epoch; `keep` is of `save_checkpoint`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parts: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        *,
+        keep: int,
+        every_minutes: float | None,
+        every_steps: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._parts, self._identity, self._keep = path, dict(parts), dict(identity), keep
+        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._every_steps = every_steps
+        self._clock = clock
+        self._written, self._took, self._steps = clock(), 0.0, 0
+
+    def due_after_step(self) -> bool:
+        """To be asked after each step."""
+        self._steps += 1
+        minutes = self._every_seconds is not None and self._clock() - self._written >= self._every_seconds
+        return minutes or (self._every_steps is not None and self._steps >= self._every_steps)
+
+    def due_after_epoch(self) -> bool:
+        """Whether writing now, as long as it took the last time, stays below `SHARE` of the time since."""
+        return self._took <= SHARE * (self._clock() - self._written)
+
+    def save(self, progress: Progress) -> None:
+        """Write it, whether or not it is due. Raises StorageError."""
+        started = self._clock()
+        states = {name: part.state_dict() for name, part in self._parts.items()}
+        save_checkpoint(self._path, {**states, **self._identity, **progress.state()}, keep=self._keep)
+        self._written, self._steps = self._clock(), 0
+        self._took = self._written - started
