@@ -85,7 +85,7 @@ class Block:
 
 def blocks_of(gathered: Gathered, name: str, *, least: int = 1) -> Iterator[Block]:
     """The blocks of table `name` that have runs in `least` rows: the largest family of runs and the paper's stage and
-    number of blocks first.
+    number of blocks first. A row alone at another stage or number of blocks is shown only where there is nothing else.
 
     A block shows the averaged model where runs have one, else the raw one.
     """
@@ -107,7 +107,8 @@ def blocks_of(gathered: Gathered, name: str, *, least: int = 1) -> Iterator[Bloc
         return families.index(family), fixed != printed, images, list(RULES).index(selection)
 
     groups = sorted(frame.groupby(keys, dropna=False, sort=False), key=order)
-    for key, rows in groups:
+    compared = [(key, rows) for key, rows in groups if rows["row"].nunique() > 1 or key[len(BLOCK) :] == printed]
+    for key, rows in compared or groups:
         if rows["row"].nunique() >= least:
             card = dict(zip(keys, (None if pd.isna(value) else value for value in key), strict=True))
             yield _block(gathered, name, layout, card, rows, families)
