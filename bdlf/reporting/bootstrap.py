@@ -46,7 +46,8 @@ def paired_interval(
         queries = values.shape[1]
         for start in range(0, resamples, _CHUNK):
             count = min(_CHUNK, resamples - start)
-            weights = random.multinomial(queries, np.full(queries, 1 / queries), size=count).astype(np.float64)
+            picked = random.integers(queries, size=(count, queries)) + queries * np.arange(count)[:, None]
+            weights = np.bincount(picked.reshape(-1), minlength=count * queries).reshape(count, queries).astype(float)
             with np.errstate(invalid="ignore"):
                 means[runs, start : start + count] = (filled @ weights.T) / (known @ weights.T)
     drawn = random.integers(len(differences), size=(resamples, len(differences)))
