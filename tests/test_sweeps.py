@@ -22,14 +22,14 @@ ROWS = ["baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", 
 
 @pytest.fixture
 def sweep(tiny, tmp_path):
-    """`sweep(*overrides)`: the process of a sweep of tiny runs, started in `tmp_path`."""
+    """`sweep(*overrides, **environment)`: the process of a sweep of tiny runs, started in `tmp_path`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
-    def start(*overrides: str) -> subprocess.Popen[str]:
-        words = [*overrides, *tiny, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache"]
+    def start(*overrides: str, **more: str) -> subprocess.Popen[str]:
+        words = [*tiny, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache", *overrides]
         command = [sys.executable, "-m", "bdlf.train", *words]
         return subprocess.Popen(
-            command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, cwd=tmp_path, env=environment | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
     return start
@@ -141,3 +141,29 @@ def test_records_of_an_earlier_call_are_not_shown(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("seconds", "words"), [(50, "50 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_time_in_words(seconds, words):
     assert jobs.in_words(seconds) == words
+
+
+def test_a_sweep_that_is_asked_to_stop_saves_its_job_which_nobody_else_may_write(sweep, tiny_run, tmp_path):
+    arguments = ["variant=dfe", "schedule.epochs=30"]
+    process = sweep("-m", "seed=0,1", *arguments)
+    while not list(tmp_path.glob("out/synthetic/*/seed0/metrics.csv")) and process.poll() is None:
+        time.sleep(0.02)
+    code, _, err = tiny_run(*arguments)
+    assert code == INTERRUPTED and err.count("\n") == 1, err
+    assert re.search(r"seed0 is being written by process \d+ on \S+ since 2\d{3}-", err)
+    process.send_signal(signal.SIGUSR1)
+    code, out, err = finish(process)
+    assert code == INTERRUPTED and "Traceback" not in err
+    assert [row["state"] for row in rows_of(tmp_path, "multirun")] == ["interrupted"], out
+    assert list(tmp_path.glob("out/synthetic/*/seed0/checkpoints/last.pt")) and not results(tmp_path)
+    code, out, _ = tiny_run(*arguments)
+    assert code == 0 and "going on at epoch" in out and len(results(tmp_path)) == 1
+
+
+def test_no_secret_of_the_environment_is_written(sweep, tmp_path):
+    secrets = {"WANDB_API_KEY": "5ec2e7" + "0a" * 17, "HTTPS_PROXY": "http://user:pa55w0rd@proxy.invalid:3128"}
+    process = sweep("tracker=wandb", "dfe.stage=2", WANDB_MODE="offline", UNRELATED="5ec2e7", **secrets)
+    code, out, err = finish(process)
+    assert code == 0 and list(tmp_path.glob("out/**/*.wandb")), err
+    written = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} | {"out": out.encode()}
+    assert not [path for path, text in written.items() if b"5ec2e7" in text or b"pa55w0rd" in text]
