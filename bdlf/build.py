@@ -26,7 +26,9 @@ from bdlf.data.store import open_store
 from bdlf.data.synthetic_drawing import render
 from bdlf.errors import InputError
 from bdlf.evaluation import Setting, settings
+from bdlf.limits import check_sizes, require_memory
 from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
+from bdlf.models.embeddings import Embeddings
 from bdlf.objective import Objective
 from bdlf.runs.selection import VALIDATION, selection_rules
 from bdlf.training.loop import Recipe
@@ -45,7 +47,7 @@ def build_listing(
     """The images of the dataset (of some of its splits), by name and place on disk; see `bdlf.data.listing`."""
     if config.name == "synthetic":
         drawn = {"seed": config.seed, **dataclasses.asdict(config.synthetic)}
-        return listing(config.name, None, synthetic=drawn, splits=splits, problems=problems)
+        return listing(config.name, None, split=config.split, synthetic=drawn, splits=splits, problems=problems)
     return listing(
         config.name,
         config.root,
@@ -101,7 +103,7 @@ def training_rows(table: pd.DataFrame) -> np.ndarray:
 def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
     """Batches of a partition's training rows, by the seed of the run."""
     chosen = table.iloc[training_rows(table)]
-    return IdentitySampler(
+    sampler = IdentitySampler(
         chosen["pid"].to_numpy(),
         chosen["modality"].to_numpy(),
         identities=config.batch.identities,
@@ -109,6 +111,9 @@ def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
         seed=config.seed,
         steps=config.schedule.steps_per_epoch,
     )
+    drawn = 16 * sampler.steps_per_epoch * len(sampler.pids)  # a random number and a rank for each step and identity
+    require_memory(f"schedule.steps_per_epoch={config.schedule.steps_per_epoch}", "drawing an epoch", drawn)
+    return sampler
 
 
 def build_store(config: Config, table: pd.DataFrame) -> np.ndarray:
@@ -159,7 +164,20 @@ def build_objective(config: Config) -> Objective:
     for name in weights:
         options[name] = dataclasses.asdict(terms[name])
         del options[name]["enabled"], options[name]["weight"]
-    return Objective(weights, options=options, ramp=config.loss.ramp)
+    objective = Objective(weights, options=options, ramp=config.loss.ramp)
+    _try_once(objective)
+    return objective
+
+
+def _try_once(objective: Objective) -> None:
+    """Every term on random numbers: an unknown form is refused here, not in the first step."""
+    random = torch.Generator().manual_seed(0)
+    rows, width, identities = 8, 4, 3
+    many = [field.name for field in dataclasses.fields(Embeddings) if field.name not in ("attention", "logits")]
+    height = dict.fromkeys(many, rows) | {"fused": rows // 2, "projection": width}
+    features = {name: torch.randn(height[name], width, generator=random) for name in many}
+    logits = {name: torch.randn(height[name], identities, generator=random) for name in objective.logits}
+    objective(Embeddings(**features, logits=logits), torch.arange(rows) % (rows // 2) // 2, 1.0)
 
 
 def check_values(config: Config) -> None:
@@ -174,10 +192,23 @@ def check_values(config: Config) -> None:
         ("checkpoint.every_minutes", config.checkpoint.every_minutes, 0),
         ("checkpoint.every_steps", config.checkpoint.every_steps, 1),
         ("checkpoint.keep", config.checkpoint.keep, 1),
+        ("image.height", config.image.height, 1),
+        ("image.width", config.image.width, 1),
+        ("optimizer.backbone_scale", config.optimizer.backbone_scale, 0),
+        ("optimizer.projection_scale", config.optimizer.projection_scale, 0),
+        ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
+        ("loss.tri.margin", config.loss.tri.margin, 0),
+        ("loss.skd.gamma", config.loss.skd.gamma, 0),
     ]
     for key, value, least in at_least:
         if value is not None and value < least:
             raise InputError(f"{key}={value}: {least} or more is needed")
+    for key, value in (("loss.dcorr.gamma", config.loss.dcorr.gamma), ("loss.skd.delta", config.loss.skd.delta)):
+        if not value > 0:
+            raise InputError(f"{key}={value}: a number above 0 is needed, or the term divides by 0")
+    if config.ema.enabled and not 0 <= config.ema.decay < 1:
+        raise InputError(f"ema.decay={config.ema.decay}: a number in [0, 1) is needed")
+    check_sizes(config)
     rates = config.optimizer
     if not rates.lr > 0:
         raise InputError(f"optimizer.lr={rates.lr}: a number above 0 is needed")

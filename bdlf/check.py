@@ -19,6 +19,7 @@ from bdlf.command import run_command
 from bdlf.config import CheckConfig, Source
 from bdlf.errors import InputError
 from bdlf.jobs import DONE, FAILED
+from bdlf.shown import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +189,7 @@ def _look_around(
         inspection.check_permutations(root, tables[None], problems)
     elif len(tables[None]):
         notes.append(f"{PERMUTATIONS} is absent, as in some copies: evaluation.gallery=official cannot be scored")
-    notes += [f"{path} is no image: passed over" for path in tree.others]
+    notes += [printable(f"{path} is no image: passed over") for path in tree.others]
 
 
 def _protocol_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import sys
@@ -23,6 +24,16 @@ from bdlf import jobs
 from bdlf.config import config_folder
 from bdlf.errors import HeldError, InputError, StorageError
 from bdlf.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT
+from bdlf.shown import printable, shortened
+
+_LONGEST = 1500  # letters of an error
+_LONGEST_NAME = 200  # bytes of a file's name, which has 255; runs add to theirs
+_FLAGS = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
+_FLAGS_WITH_VALUE = (
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    *("-i", "--info", "-sc", "--shell-completion", "--experimental-rerun"),
+)
+"""Hydra's."""
 
 
 def register(schema: type, name: str) -> None:
@@ -50,7 +61,7 @@ def run_command(
     """
     records: list[dict[str, Any]] = []
     codes: list[int] = []
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants them first
+    sys.argv[1:] = _in_order(sys.argv[1:])
 
     def job(composed: DictConfig) -> int:
         current = HydraConfig.get()
@@ -63,7 +74,7 @@ def run_command(
         code, facts = jobs.run_apart(lambda: _run_job(composed, schema, task))
         seconds = time.perf_counter() - started
         records.append(jobs.job_record(current.job.num, current.overrides.task, code, facts, seconds))
-        if "sweep" in composed and not composed.get("dry_run"):
+        if "sweep" in composed and not OmegaConf.select(composed, "dry_run", throw_on_resolution_failure=False):
             jobs.keep(Path(current.sweep.dir), records[-1])
         if code in (INTERRUPTED, STOPPED) and records[-1]["state"] != "held":
             sys.exit(code)  # the rest of the sweep too
@@ -83,21 +94,18 @@ def run_command(
             if not records:
                 raise
             stopped = left.code if isinstance(left.code, int) else FAILED
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, schema)}", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
-    except ValueError as error:
-        if "Config group override must be a string" not in str(error):
-            raise
-        numbers = [
-            word for word in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\d.]+", word) and "." not in word.split("=")[0]
-        ]
-        print(f"error: the options of a group are names, not numbers; look at {', '.join(numbers)}", file=sys.stderr)
+    except (HydraException, OmegaConfBaseException, OverflowError) as error:
+        _print_error(explain(error, schema))
         sys.exit(WRONG_INPUT)
     except BrokenPipeError:  # `| head`
         os._exit(FAILED)
     except OSError as error:  # Hydra cannot write where a sweep's output goes
-        print(f"error: {_one_line(str(error))}; choose another output=", file=sys.stderr)
+        _print_error(f"{_one_line(str(error))}; choose another output=")
+        sys.exit(WRONG_INPUT)
+    except Exception as error:  # Hydra fails as it pleases on words that it did not expect
+        if "debug=true" in sys.argv:
+            raise
+        _print_error(_of_words(error, sys.argv[1:]))
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
@@ -122,16 +130,18 @@ def _sweep_folder(name: str, folder: str, words: list[str]) -> Path:
 
 
 def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> int:
-    debug = bool(composed.get("debug", False))
+    debug = False
 
     def say(reason: str, remedy: str = "") -> None:
         jobs.announce(reason=reason)
-        print(f"error: {reason}{remedy}", file=sys.stderr)
+        _print_error(reason + remedy)
 
     try:
+        debug = bool(composed.get("debug", False))  # may name what there is not, like every value
         extra = sorted(set(_leaf_keys(composed)) - set(_leaf_keys(OmegaConf.structured(schema))))
         if extra:  # +key=value passes Hydra
             raise InputError(unknown_key(extra[0], schema))
+        _require_plain(composed)
         return task(OmegaConf.to_object(composed))
     except (InputError, OmegaConfBaseException) as error:
         if debug:
@@ -149,6 +159,43 @@ def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> 
             raise
         say(f"{type(error).__name__}: {_one_line(str(error))}", " (debug=true shows where)")
         return FAILED
+
+
+def _of_words(error: Exception, words: list[str]) -> str:
+    """What to look at where Hydra itself fails."""
+    if "Config group override must be a string" in str(error):
+        numbers = [word for word in words if re.fullmatch(r"[\w/]+=[\d.]+", word) and "." not in word.split("=")[0]]
+        return f"the options of a group are names, not numbers; look at {', '.join(numbers)}"
+    why = f"{type(error).__name__}: {shortened(_one_line(str(error)), 200)}"
+    return f"Hydra cannot read the options ({why}); they are {shortened(' '.join(words), 1000)}"
+
+
+def _print_error(line: str) -> None:
+    print(f"error: {shortened(printable(line), _LONGEST)}", file=sys.stderr)
+
+
+def _in_order(words: list[str]) -> list[str]:
+    """Flags with their values first, where alone Hydra takes them. An unknown one is an error."""
+    for word in words:
+        if word.startswith("-") and word.partition("=")[0] not in (*_FLAGS, *_FLAGS_WITH_VALUE):
+            key = word.lstrip("-").partition("=")[0]
+            _print_error(f"unknown flag '{word}'; keys are given without dashes, like {key or 'seed'}=...; try --help")
+            sys.exit(WRONG_INPUT)
+    return sorted(words, key=lambda word: word not in _FLAGS and not (word.startswith("--") and "=" in word))
+
+
+def _require_plain(composed: DictConfig) -> None:
+    """Raise InputError for a value that no computer can count with, and for a text that no file can be named after."""
+    for key in _leaf_keys(composed):
+        value = OmegaConf.select(composed, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key}={value}: a finite number is needed")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError(f"{key}: {value.bit_length()} bits: a whole number below 2^63 is needed")
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            raise InputError(f"{key}={value!r}: text in UTF-8 and without NUL is needed")
+        if isinstance(value, str) and max(len(part.encode()) for part in value.split("/")) > _LONGEST_NAME:
+            raise InputError(f"{key}={value}: names of at most {_LONGEST_NAME} bytes are needed, as of files")
 
 
 def _help(name: str, folder: str, about: str, overrides: list[str]) -> str:

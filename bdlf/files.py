@@ -35,9 +35,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
-    """What writers that were killed left in `folder`; no other may be writing there."""
+    """What writers that were killed left in `folder`; no other may be writing there. Raises `StorageError`."""
     for aside in folder.glob(pattern):
-        aside.unlink(missing_ok=True)
+        try:
+            aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{aside} cannot be removed: {error.strerror}; see to it, or choose another place"
+            ) from error
 
 
 def write_text(path: Path, text: str) -> None:

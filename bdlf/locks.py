@@ -49,7 +49,8 @@ def held(file: Path, what: str, *, remedy: str, wait: bool = False) -> Iterator[
         yield alone
     finally:
         if alone:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a disk that has become read-only: one that is left holds nothing
+                file.unlink(missing_ok=True)
         if descriptor >= 0:
             os.close(descriptor)
 

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "bdlf"
 FLOORS = {
     "errors": -2,
     "locks": -1,
-    **dict.fromkeys(["files", "config", "naming"], 0),
-    **dict.fromkeys(["models", "losses", "data", "jobs"], 1),
+    **dict.fromkeys(["files", "config", "naming", "shown"], 0),
+    **dict.fromkeys(["models", "losses", "data", "jobs", "limits"], 1),
     "interruption": 2,
     **dict.fromkeys(["objective", "evaluation", "command"], 2),
     "training": 3,

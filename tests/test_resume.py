@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bdlf import build
-from bdlf.objective import Objective
 from bdlf.runs import identity
+from bdlf.training import loop
 from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
 
 TIMES = ["images_per_second", "seconds", "memory_gib"]
@@ -20,7 +20,7 @@ TIMES = ["images_per_second", "seconds", "memory_gib"]
 
 def interrupt_at(monkeypatch, call: int) -> None:
     """Ctrl-C in the `call`-th step from now."""
-    original, seen = Objective.__call__, [0]
+    original, seen = loop._Stepper.step, [0]
 
     def counted(self, *arguments):
         seen[0] += 1
@@ -28,7 +28,7 @@ def interrupt_at(monkeypatch, call: int) -> None:
             signal.raise_signal(signal.SIGINT)
         return original(self, *arguments)
 
-    monkeypatch.setattr(Objective, "__call__", counted)
+    monkeypatch.setattr(loop._Stepper, "step", counted)
 
 
 def require_same(one: Path, other: Path) -> None:

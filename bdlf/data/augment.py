@@ -1,7 +1,7 @@
 """Training augmentation of a whole batch at once, on the batch's device.
 
 Crop, flip, normalise, erase, exchange, in this order [lineage]. The random numbers are drawn on the CPU (`draw`), a
-few per image; the pixels are touched where they lie (`apply`), with no loop over images and no wait for the device.
+few per image; the pixels are touched where they lie (`apply`), without a wait for the device.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -24,11 +23,35 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 ERASE_TRIES = 100
 
 
-def normalize(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """(pixel / 255 - MEAN) / STD per channel, contiguous float32, on the images' device."""
-    x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    mean, std = _per_channel(MEAN, images.device), _per_channel(STD, images.device)
-    return x.mul_(1 / (255 * std)).sub_(mean / std)
+def normalize(
+    images: UInt8[Tensor, "b h w 3"], *, out: Float[Tensor, "b 3 h w"] | None = None
+) -> Float[Tensor, "b 3 h w"]:
+    """(pixel / 255 - MEAN) / STD per channel: float32 in channels-last order, on the images' device.
+
+    The memory of an earlier result of this shape can be given as `out`: fresh memory costs more than the work.
+    """
+    scale, shift = _constants(images.device)
+    return _scaled(images, scale[None], shift[None], out)
+
+
+def _constants(device: torch.device) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
+    """Normalised = pixel x scale + shift."""
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return _send(1 / (255 * std), device), _send(-mean / std, device)
+
+
+def _scaled(
+    images: UInt8[Tensor, "b h w 3"], scale: Float[Tensor, "n 3"], shift: Float[Tensor, "n 3"], out: Tensor | None
+) -> Float[Tensor, "b 3 h w"]:
+    """pixel x scale + shift; n is b, or 1 for all images."""
+    rows, height, width, channels = images.shape
+    if out is None:
+        lines = torch.empty(rows, height, width * channels, device=images.device)
+    else:
+        lines = out.permute(0, 2, 3, 1).view(rows, height, width * channels)
+    lines.copy_(images.reshape(rows, height, width * channels))
+    torch.addcmul(shift.repeat(1, width)[:, None], lines, scale.repeat(1, width)[:, None], out=lines)
+    return lines.view(rows, height, width, channels).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -75,11 +98,19 @@ class Augmentation:
                 raise InputError(f"augmentation {name}={getattr(self, name)}: give a probability, 0 to 1")
 
     def __call__(
-        self, images: UInt8[Tensor, "b h w 3"], visible_rows: int, generator: torch.Generator
+        self,
+        images: UInt8[Tensor, "b h w 3"],
+        visible_rows: int,
+        generator: torch.Generator,
+        *,
+        out: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Augmented and normalised images. Rows 0 .. visible_rows - 1 are visible; `generator` is the CPU's."""
+        """Augmented and normalised images, as `normalize` gives them.
+
+        Rows 0 .. visible_rows - 1 are visible; `generator` is the CPU's. `out` is of `normalize`.
+        """
         rows, height, width, _ = images.shape
-        return self.apply(images, self.draw(rows, height, width, visible_rows, generator))
+        return self.apply(images, self.draw(rows, height, width, visible_rows, generator), out=out)
 
     def draw(self, rows: int, height: int, width: int, visible_rows: int, generator: torch.Generator) -> Draws:
         """The random numbers for `rows` images of height x width, the first `visible_rows` of them visible."""
@@ -109,7 +140,9 @@ class Augmentation:
         exchange = (uniform(rows) < self.exchange) & (torch.arange(rows) < visible_rows)
         return Draws(top, left, flip, erase & fits.any(dim=1), box, exchange, below(3))
 
-    def apply(self, images: UInt8[Tensor, "b h w 3"], draws: Draws) -> Float[Tensor, "b 3 h w"]:
+    def apply(
+        self, images: UInt8[Tensor, "b h w 3"], draws: Draws, *, out: Float[Tensor, "b 3 h w"] | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
         """Does to the images what was drawn. Which rows that concerns the CPU knows: nothing waits for the device."""
         device = images.device
         rows, height, width, channels = images.shape
@@ -117,8 +150,10 @@ class Augmentation:
         # Crop and flip are one copy of runs of `width` pixels out of the padded images; a flipped image's runs come
         # from its mirror image, which is put behind the batch.
         flipped = draws.flip.nonzero().squeeze(1)
-        padded = F.pad(images, (0, 0, *(self.pad,) * 4))
-        source = torch.cat([padded, padded.index_select(0, _send(flipped, device)).flip(2)])
+        source = images.new_zeros(rows + len(flipped), height + 2 * self.pad, width + 2 * self.pad, channels)
+        inner = source[:, self.pad : self.pad + height, self.pad : self.pad + width]
+        inner[:rows] = images
+        inner[rows:] = images.index_select(0, _send(flipped, device)).flip(2)
         image, left = torch.arange(rows), torch.where(draws.flip, 2 * self.pad - draws.left, draws.left)
         image[flipped] = rows + torch.arange(len(flipped))
         stride, run = (width + 2 * self.pad) * channels, width * channels  # bytes
@@ -127,23 +162,23 @@ class Augmentation:
         runs = source.as_strided((source.numel() - run + 1, run), (1, 1))  # every possible run; they overlap
         cropped = runs.index_select(0, starts.flatten()).view(rows, height, width, channels)
 
-        x = normalize(cropped)
-
-        erased = draws.erase.nonzero().squeeze(1)
-        top, left, h, w = _send(draws.erase_box[erased], device)[:, :, None].unbind(1)
-        y, z = torch.arange(height, device=device), torch.arange(width, device=device)
-        inside = ((y >= top) & (y < top + h))[:, None, :, None] & ((z >= left) & (z < left + w))[:, None, None, :]
-        erased = _send(erased, device)
-        x[erased] = torch.where(inside, _per_channel(FILL, device), x.index_select(0, erased))
-
+        # An exchange copies pixels, and the constants with them: a channel is normalised as what it was.
         exchanged = draws.exchange.nonzero().squeeze(1)
-        planes = _send(exchanged * channels + draws.channel[exchanged], device)
-        x[_send(exchanged, device)] = x.flatten(0, 1).index_select(0, planes)[:, None]
+        own = torch.arange(channels).repeat(rows, 1)  # (rows, 3): which channel each one shows
+        own[exchanged] = draws.channel[exchanged][:, None]
+        picked = cropped.flatten(2).index_select(0, _send(exchanged, device))
+        columns = torch.arange(width)[:, None] * channels + draws.channel[exchanged][:, None, None]
+        columns = _send(columns.expand(-1, -1, channels).flatten(1), device)[:, None].expand(-1, height, -1)
+        cropped.flatten(2).index_copy_(0, _send(exchanged, device), picked.gather(2, columns))
+        own = _send(own, device)
+        scale, shift = _constants(device)
+        x = _scaled(cropped, scale[own], shift[own], out)
+
+        fill = _send(torch.tensor(FILL), device)[own][:, :, None, None]
+        for row in draws.erase.nonzero().squeeze(1).tolist():
+            top, left, h, w = draws.erase_box[row].tolist()
+            x[row, :, top : top + h, left : left + w] = fill[row]
         return x
-
-
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return _send(torch.tensor(values), device)[:, None, None]
 
 
 def _send(values: Tensor, device: torch.device) -> Tensor:

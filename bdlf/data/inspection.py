@@ -20,7 +20,7 @@ from bdlf.data import llcm, regdb, sysu
 from bdlf.data.links import FOLDERS, links_out
 from bdlf.data.problems import Problems
 from bdlf.data.store import BadImageError, read_image
-from bdlf.data.tree import is_image, report_no_file, report_unreadable
+from bdlf.data.tree import is_image, read_list, report_no_file, report_unreadable
 
 _DEEPEST = 5  # folders below the root; a link may lead back up
 _REGDB_NAME = re.compile(r"_([vt])_\d+_(\d+)$")
@@ -202,7 +202,7 @@ def check_repeated_splits(root: Path, splits: Sequence[int], problems: Problems)
             for split in splits:
                 name = f"idx/{half}_{word}_{split}.txt"
                 try:
-                    content = (root / name).read_bytes()
+                    content = read_list(root / name)
                 except OSError:
                     continue  # the reader has said so
                 if (earlier := first.setdefault(content, name)) != name:

@@ -19,7 +19,7 @@ from bdlf.data.tree import (
 
 MODALITIES = {"vis": ("vis", range(1, 10)), "nir": ("ir", (1, 2, 4, 5, 6, 7, 8, 9))}
 """Word in folders' names: modality, cameras."""
-NAME = re.compile(r"(\d+)_c(\d+)_(?:.*_(vis|nir)\.)?")
+NAME = re.compile(r"([0-9]{1,9})_c([0-9]{1,9})_(?:.*_(vis|nir)\.)?")
 """The start of an image's name: identity, camera, and the modality where it is named."""
 
 

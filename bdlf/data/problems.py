@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bdlf.errors import InputError
+from bdlf.shown import printable
 
 
 class Finding(NamedTuple):
@@ -49,6 +50,7 @@ class Collected(Problems):
 
     def suspect(self, kind: str, where: str, message: str) -> None:
         """As of `Problems`; kept too."""
+        where, message = printable(where), printable(message)
         self._findings.setdefault((kind, where), Finding(kind, where, message))
 
 

@@ -200,9 +200,20 @@ def _recorded(file: Path, name: str) -> dict[Place, Size]:
                 split: {kind: {int(c): Size(**size) for c, size in own.items()} for kind, own in kinds.items()}
                 for split, kinds in record["cameras"].items()
             }
-            return _by_camera(cameras, record["identities"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            sizes = _by_camera(cameras, record["identities"])
+            _require_known(sizes)
+            return sizes
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is not a record of bdlf.synthesize ({error!r}): {remedy}") from error
     if layout != name:
         raise InputError(f"{file}: this tree has the layout {layout}: set dataset={layout}")
     raise InputError(f"{file} was written by another version (schema {schema}, here {SCHEMA}): {remedy}")
+
+
+def _require_known(sizes: dict[Place, Size]) -> None:
+    """Raises ValueError for a place that no listing has, or a size that is no count."""
+    for (split, modality, _), size in sizes.items():
+        if split not in SPLITS or modality not in (None, *MODALITIES):
+            raise ValueError(f"{split} {modality}")
+        if not all(type(count) is int and count >= 0 for count in size if count is not None) or size.images is None:
+            raise ValueError(f"{place_name((split, modality, None))}: {size}")

@@ -31,6 +31,7 @@ VERSION = 1
 """Of what a cache file holds: raise it when decoding, resizing or the file's form changes."""
 _CHUNK = 256  # images in memory at a time
 _NAMED = 5  # bad files that a message names
+_FORMATS = ("JPEG", "PNG", "BMP")  # of the datasets; others' decoders are not for files from strangers
 _PROBES = 8  # rendered rows that a key covers
 _REMEDY = "set data.cache_dir to a folder with room"
 
@@ -147,7 +148,7 @@ class BadImageError(ValueError):
 def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the image in `file`; it must have all pixels decoded. Raises `BadImageError`."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 pixels = f"{image.width} x {image.height} pixels, more than the {limit} allowed"

@@ -56,6 +56,8 @@ def read_permutations(root: Path, problems: Problems) -> dict[tuple[int, int], N
     """
     name = PERMUTATIONS
     try:
+        if not (root / name).is_file():
+            raise FileNotFoundError("no such file")
         cameras = [camera.ravel() for camera in loadmat(root / name)["rand_perm_cam"].ravel()]
         if len(cameras) != len(CAMERAS):
             raise ValueError(f"{len(cameras)} of {len(CAMERAS)} cameras")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,8 +16,16 @@ from numpy.typing import NDArray
 
 from bdlf.data.problems import Problems
 from bdlf.errors import InputError
+from bdlf.shown import shortened
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+"""Of an identity, or a label: longer ones are in no dataset."""
+_FOUR_DIGITS = re.compile(r"[0-9]{1,4}")
+"""Of an identity whose folder has a name of four."""
+_LONGEST_LIST = 8 << 20  # bytes; the longest of the datasets' own, LLCM's, has 1 MB
+_QUOTED = 100  # letters of a line that a message repeats
+_MOST_WRONG = 1000  # lines or numbers of a list that are named; what follows is not read
 
 
 class Row(NamedTuple):
@@ -51,7 +62,10 @@ def scan(root: Path, folder: str, problems: Problems) -> tuple[list[str], list[s
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}"
-                if not is_image(entry.name):
+                if entry.name != entry.name.encode(errors="replace").decode():
+                    message = f"{root / path}: the name is not UTF-8: rename the file, or extract the dataset again"
+                    problems.report("file name", path, message)
+                elif not is_image(entry.name):
                     others.append(path)
                 elif _is_file(entry):
                     images.append(path)
@@ -99,17 +113,22 @@ def read_identities(root: Path, name: str, problems: Problems) -> list[int]:
         message = f"{root / where}: a second line, where one line of identities is expected"
         problems.report("line of wrong form", where, message)
     found: list[tuple[int, int]] = []
-    for number, line in lines:
-        for text in map(str.strip, line.split(",")):
-            if text.isdecimal():
-                found.append((int(text), number))
-            else:
-                problems.report(
-                    "line of wrong form",
-                    f"{name}:{number}: {text!r}",
-                    f"{root / name}:{number}: {text!r} is no identity number: "
-                    "restore the file from the dataset (numbers separated by commas)",
-                )
+    wrong = 0
+    for number, text in ((number, text.strip()) for number, line in lines for text in line.split(",")):
+        if _FOUR_DIGITS.fullmatch(text):
+            found.append((int(text), number))
+        elif wrong == _MOST_WRONG:
+            _report_many(root, name, problems)
+            break
+        else:
+            wrong += 1
+            word = repr(shortened(text, _QUOTED))
+            problems.report(
+                "line of wrong form",
+                f"{name}:{number}: {word}",
+                f"{root / name}:{number}: {word} is no identity number: "
+                "restore the file from the dataset (numbers of up to 4 digits, separated by commas)",
+            )
     times = Counter(pid for pid, _ in found)
     number_of = dict(reversed(found))
     for pid in sorted(pid for pid, count in times.items() if count > 1):
@@ -127,21 +146,28 @@ def read_index(root: Path, name: str, folder: str, problems: Problems) -> list[I
     """
     result: list[IndexLine] = []
     seen: dict[str, int] = {}
-    for number, text in _read_lines(root, name, problems):
+    for place, (number, text) in enumerate(_read_lines(root, name, problems)):
+        if place - len(result) > _MOST_WRONG:
+            _report_many(root, name, problems)
+            break
         where = f"{name}:{number}"
         parts = text.rsplit(maxsplit=1)
-        if len(parts) != 2 or not parts[1].isdecimal():
-            message = f"{root / where}: {text!r} is not a path and a label: restore the file from the dataset"
+        if len(parts) != 2 or not _NUMBER.fullmatch(parts[1]):
+            quoted = repr(shortened(text, _QUOTED))
+            message = f"{root / where}: {quoted} is not a path and a label: restore the file from the dataset"
             problems.report("line of wrong form", where, message)
             continue
-        path = PurePosixPath(parts[0])
+        path, quoted = PurePosixPath(parts[0]), repr(shortened(parts[0], _QUOTED))
         if path.is_absolute() or ".." in path.parts:
-            message = f"{root / where}: {parts[0]!r} leaves the dataset's folder: use paths relative to it"
+            message = f"{root / where}: {quoted} leaves the dataset's folder: use paths relative to it"
             problems.report("path leaves the root", where, message)
         elif (
-            len(path.parts) != 3 or path.parts[0] != folder or not path.parts[1].isdecimal() or not is_image(path.name)
+            len(path.parts) != 3
+            or path.parts[0] != folder
+            or not _NUMBER.fullmatch(path.parts[1])
+            or not is_image(path.name)
         ):
-            message = f"{root / where}: {parts[0]!r} is not of the form {folder}/<identity>/<image>: restore the file"
+            message = f"{root / where}: {quoted} is not of the form {folder}/<identity>/<image>: restore the file"
             problems.report(
                 "image out of place" if os.path.isfile(root / path) else "line of wrong form", where, message
             )
@@ -152,6 +178,11 @@ def read_index(root: Path, name: str, folder: str, problems: Problems) -> list[I
             seen[str(path)] = number
             result.append(IndexLine(str(path), int(path.parts[1]), int(parts[1]), where))
     return result
+
+
+def _report_many(root: Path, name: str, problems: Problems) -> None:
+    message = f"{root / name}: more than {_MOST_WRONG:,} lines or numbers are wrong, the rest is not read: restore it"
+    problems.report("list of another kind", name, message)
 
 
 def require_one_label_each(root: Path, lines: Iterable[IndexLine], problems: Problems) -> None:
@@ -204,6 +235,16 @@ def file_stats(root: Path, paths: Sequence[str]) -> NDArray[np.int64]:
     return stats
 
 
+def read_list(file: Path) -> bytes:
+    """A file of the dataset that is read at once. Raises OSError where that is none, or far too long for one."""
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "not a file")
+    if status.st_size > _LONGEST_LIST:
+        raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, where lists have at most {_LONGEST_LIST:,}")
+    return file.read_bytes()
+
+
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
@@ -215,7 +256,7 @@ def _read_lines(root: Path, name: str, problems: Problems) -> list[tuple[int, st
     """The lines of a text file that hold something, with their numbers from 1. That there is none is a problem."""
     file = root / name
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_list(file).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         message = f"{file} cannot be read ({reason}): it comes with the dataset, extract it again"

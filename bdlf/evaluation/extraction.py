@@ -36,10 +36,10 @@ def extract(
     distinct, position = np.unique(rows, return_inverse=True)
     if distinct[0] < 0 or distinct[-1] >= len(store):
         raise InputError(f"rows {distinct[0]}..{distinct[-1]} are asked of a store of {len(store)} images")
-    batches = []
+    batches, batch = [], None
     for begin in range(0, len(distinct), batch_size):
         images = torch.from_numpy(np.asarray(store[distinct[begin : begin + batch_size]]))
-        batch = normalize(images.to(device))
+        batch = normalize(images.to(device), out=batch if batch is not None and len(batch) == len(images) else None)
         features = embed(batch).float()
         if flip:
             features = features + embed(batch.flip(3)).float()  # the mean's direction: its length goes anyway

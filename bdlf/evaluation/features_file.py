@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from jaxtyping import Float, Int
 
 from bdlf.errors import InputError
 from bdlf.files import write_atomically
+from bdlf.limits import require_memory
 
 ARRAYS = ("features", "pids", "camids", "modalities", "paths")
 _NAMED = 3  # rows that a message names
+_MOST_ROWS = 1_000_000  # no dataset has a tenth of that
 _UNIT = 1e-5  # a length this near to 1 is left as it is
 
 
@@ -76,30 +79,50 @@ _TYPES = {"pids": "whole numbers", "camids": "whole numbers", "modalities": "the
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Nothing is unpacked before the headers have said how much it is, and that they agree."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            headers = {name: _header(archive, path, name) for name in ARRAYS}
+            _require_shapes(path, headers)
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ARRAYS if name not in file]
-            if missing:
-                raise InputError(f"{path} lacks the array '{missing[0]}'; it needs {', '.join(ARRAYS)}")
-            arrays = {name: file[name] for name in ARRAYS}
+            return {name: file[name] for name in ARRAYS}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; features= takes a .npz file") from None
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # NumPy and zipfile raise whatever the damaged bytes lead them to
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} cannot be read as features ({str(error).splitlines()[0]}); write it with np.savez, "
-            "texts as arrays of dtype str"
+            f"{path} cannot be read as features ({why}); write it with np.savez, texts as arrays of dtype str"
         ) from error
-    features = arrays["features"]
-    if features.ndim != 2 or features.dtype.kind not in "fiu" or 0 in features.shape:
-        raise InputError(f"{path}: features are {features.dtype}{list(features.shape)}; images x dimensions are needed")
+
+
+def _header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an array in a .npz file."""
+    if f"{name}.npy" not in archive.namelist():
+        raise InputError(f"{path} lacks the array '{name}'; it needs {', '.join(ARRAYS)}")
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError("Object arrays are pickles, which are never run")
+    return shape, dtype
+
+
+def _require_shapes(path: Path, headers: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    shape, dtype = headers["features"]
+    if len(shape) != 2 or dtype.kind not in "fiu" or 0 in shape:
+        raise InputError(f"{path}: features are {dtype}{list(shape)}; images x dimensions are needed")
     for name in ARRAYS[1:]:
-        if arrays[name].shape != (len(features),):
+        if headers[name][0] != shape[:1]:
             raise InputError(
-                f"{path}: {name} has shape {list(arrays[name].shape)} for {len(features)} features; give one for each"
+                f"{path}: {name} has shape {list(headers[name][0])} for {shape[0]} features; give one for each"
             )
-    return arrays
+    if shape[0] > _MOST_ROWS:
+        raise InputError(f"{path} has {shape[0]:,} features; give at most {_MOST_ROWS:,}, those of the test images")
+    unpacked = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+    require_memory(str(path), "what it holds", unpacked)
 
 
 def _normalised(path: Path, features: np.ndarray, names: pd.Index) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from bdlf.errors import InputError
+from bdlf.errors import StorageError
 
 _ROOT = logging.getLogger("bdlf")
 _SHOWN = 5
@@ -21,6 +23,24 @@ class _Screen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         tqdm.write(prefix + record.getMessage())
+
+
+class _RunLog(logging.FileHandler):
+    """A log that a run can do without: where it cannot be written, that is said once, and the run goes on."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._said:
+            self._said = True
+            _ROOT.warning("%s cannot be written: %s; lines may be missing there", self.baseFilename, error.strerror)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def show_on_screen() -> None:
@@ -46,9 +66,11 @@ def log_to(path: Path) -> Iterator[None]:
     """Messages go to `path` too, with their time; debug messages (tracebacks) only there. Appends to an earlier log."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
+        handler = _RunLog(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); choose another output=") from error
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror}; free space or choose another output="
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _ROOT.addHandler(handler)
     try:

@@ -59,6 +59,7 @@ class Tracker:
     ) -> None:
         import wandb
 
+        logging.raiseExceptions = False  # else W&B's own log shows a traceback for each line that a full disk refuses
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             **settings,

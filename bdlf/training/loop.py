@@ -96,6 +96,7 @@ def fit(
     stepper = _Stepper(fabric, model, network, optimizer, averaged, objective, recipe.clip, Buffers(network))
     now = start or Progress()
     done = now.epoch * steps + now.step
+    pixels: Tensor | None = None  # of the step before, whose memory the next one takes
     with tqdm(total=total, initial=done, unit="step", disable=None, leave=False) as bar:
         while now.epoch < recipe.epochs:
             model.train()
@@ -111,9 +112,9 @@ def fit(
                 batch = batches[step].reshape(-1)  # n visible, then n infrared
                 images = torch.from_numpy(store[rows[batch]]).to(fabric.device)
                 labels = labels_of[batch].to(fabric.device)
-                images = augmentation(images, len(batch) // 2, _generator(recipe.seed, epoch, step))
+                pixels = augmentation(images, len(batch) // 2, _generator(recipe.seed, epoch, step), out=pixels)
                 try:
-                    measured = stepper.step(images, labels, (epoch * steps + step) / total)
+                    measured = stepper.step(pixels, labels, (epoch * steps + step) / total)
                     in_a_row = 0
                 except _StepError as error:
                     skipped, in_a_row = skipped + 1, in_a_row + 1

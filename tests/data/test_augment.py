@@ -56,9 +56,11 @@ def test_a_batch_is_what_each_image_alone_would_be(height, width, pad):
     result = augmentation.apply(images, draws)
     torch.testing.assert_close(result.double(), one_by_one(images, draws, pad), rtol=0, atol=2e-6)
     assert result.dtype == torch.float32
-    assert result.is_contiguous()
+    assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, kept)
-    assert torch.equal(augmentation(images, 25, generator()), result)
+    memory = torch.full_like(result, torch.nan)
+    again = augmentation(images, 25, generator(), out=memory)
+    assert torch.equal(again, result) and again.data_ptr() == memory.data_ptr()
 
 
 def test_every_combination_of_steps_in_their_order():
@@ -92,7 +94,9 @@ def test_normalised_pixels_and_padding():
     images = batch(5, 7, 6)
     expected = (images.double() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     torch.testing.assert_close(normalize(images).double(), expected.permute(0, 3, 1, 2), rtol=0, atol=2e-6)
-    assert normalize(images).is_contiguous()
+    assert normalize(images).is_contiguous(memory_format=torch.channels_last)
+    memory = torch.full((5, 3, 7, 6), torch.nan).to(memory_format=torch.channels_last)
+    assert torch.equal(normalize(images, out=memory), normalize(images)) and torch.equal(memory, normalize(images))
     off = Augmentation(pad=7, flip=0.0, erase=0.0, exchange=0.0)
     draws = replace(off.draw(5, 7, 6, 5, generator()), top=torch.zeros(5, dtype=torch.int64))
     black = -torch.tensor(MEAN) / torch.tensor(STD)

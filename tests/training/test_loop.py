@@ -49,9 +49,9 @@ class Run:
         self.augmentation = Augmentation(pad=2)
 
     def fit(self, **options):
-        def spy(images, visible_rows, generator):
+        def spy(images, visible_rows, generator, *, out=None):
             self.seen.append(images.clone())
-            out = self.augmentation(images, visible_rows, generator)
+            out = self.augmentation(images, visible_rows, generator, out=out)
             self.seen.append(out.clone())
             return out
 
