@@ -340,6 +340,25 @@ class SynthesizeConfig:
     debug: bool = False
 
 
+@dataclass
+class BenchmarkConfig:
+    """`python -m bdlf.benchmark`."""
+
+    suite: str = "all"  # input | step | evaluation | startup | all
+    batch: int = 64  # images, half of each modality
+    height: int = 384
+    width: int = 144
+    stage: int = 3
+    blocks: int = 6
+    precision: str = "32-true"
+    devices: str = "auto"
+    threads: int | None = None
+    repeats: int = 5  # of what is slow; ten times as many of what is fast
+    growth: bool = True  # also other sizes
+    json: str = "benchmark.json"  # the file to write
+    debug: bool = False
+
+
 def terms_in(loss: Loss) -> dict[str, Term]:
     """Every term of the schema by name, in the order of the schema."""
     values = ((f.name, getattr(loss, f.name)) for f in dataclasses.fields(loss))

@@ -15,7 +15,7 @@ install_import_hook(
 )
 
 from bdlf.command import run_command  # noqa: E402
-from bdlf.config import CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
+from bdlf.config import BenchmarkConfig, CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
 from bdlf.data.synthetic_layouts import LAYOUTS, write_layout  # noqa: E402
 
 torch.set_num_threads(1)  # tensors here are small: a second thread only waits
@@ -60,6 +60,7 @@ def command(tmp_path, monkeypatch, capsys):
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         module = importlib.import_module(f"bdlf.{name}")
         schema = {"train": Config, "evaluate": EvaluateConfig, "check": CheckConfig, "synthesize": SynthesizeConfig}
+        schema["benchmark"] = BenchmarkConfig
         primary = "config" if name == "train" else name
         monkeypatch.setattr(sys, "argv", [f"bdlf.{name}", *arguments])
         GlobalHydra.instance().clear()

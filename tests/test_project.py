@@ -26,8 +26,8 @@ FLOORS = {
     "training": 3,
     "runs": 4,
     **dict.fromkeys(["build", "reporting"], 5),
-    "scoring": 6,
-    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report"], 7),
+    **dict.fromkeys(["scoring", "benchmarking"], 6),
+    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 7),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -54,7 +54,8 @@ def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "command", "jobs", "errors", "files", "train", "evaluate", "check", "synthesize", "report"]
+    "name",
+    ["config", "command", "jobs", "errors", "files", "train", "evaluate", "check", "synthesize", "report", "benchmark"],
 )
 def test_commands_start_without_torch(name):
     """`--help` and a typo must answer at once."""

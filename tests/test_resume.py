@@ -20,7 +20,7 @@ TIMES = ["images_per_second", "seconds", "memory_gib"]
 
 def interrupt_at(monkeypatch, call: int) -> None:
     """Ctrl-C in the `call`-th step from now."""
-    original, seen = loop._Stepper.step, [0]
+    original, seen = loop.Stepper.step, [0]
 
     def counted(self, *arguments):
         seen[0] += 1
@@ -28,7 +28,7 @@ def interrupt_at(monkeypatch, call: int) -> None:
             signal.raise_signal(signal.SIGINT)
         return original(self, *arguments)
 
-    monkeypatch.setattr(loop._Stepper, "step", counted)
+    monkeypatch.setattr(loop.Stepper, "step", counted)
 
 
 def require_same(one: Path, other: Path) -> None:

@@ -90,6 +90,8 @@ def _difference(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any
 
 
 def _content(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise InputError(f"backbone.weights={path} is not a file; give a file of weights")
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -93,7 +93,7 @@ def fit(
     labels_of = torch.from_numpy(sampler.labels)
     steps = sampler.steps_per_epoch
     total = recipe.epochs * steps
-    stepper = _Stepper(fabric, model, network, optimizer, averaged, objective, recipe.clip, Buffers(network))
+    stepper = Stepper(fabric, model, network, optimizer, averaged, objective, recipe.clip, Buffers(network))
     now = start or Progress()
     done = now.epoch * steps + now.step
     pixels: Tensor | None = None  # of the step before, whose memory the next one takes
@@ -152,7 +152,9 @@ class _StepError(ArithmeticError):
 
 
 @dataclass(frozen=True)
-class _Stepper:
+class Stepper:
+    """One training step of what it holds."""
+
     fabric: Fabric
     model: nn.Module
     network: nn.Module

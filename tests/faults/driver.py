@@ -34,7 +34,7 @@ PHASES = [
     ("elsewhere", None, ""),
     ("parts", train._Parts, "__init__"),
     ("image cache", store, "_write"),
-    ("step", loop._Stepper, "step"),
+    ("step", loop.Stepper, "step"),
     ("checkpoint", saving.Saver, "save"),
     ("scoring", scoring.Scorer, "after_epoch"),
     ("chosen weights", scoring, "save_checkpoint"),

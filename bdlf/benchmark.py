@@ -1,0 +1,102 @@
+"""Measure images/s, milliseconds, memory and floating-point utilisation here, against a plain ResNet-50.
+
+Examples
+  python -m bdlf.benchmark
+  python -m bdlf.benchmark suite=step precision=bf16-mixed repeats=10
+  python -m bdlf.benchmark suite=input,evaluation growth=false json=benchmark.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bdlf.command import register, run_command
+from bdlf.config import BenchmarkConfig, Config
+from bdlf.errors import InputError
+from bdlf.jobs import DONE
+
+if TYPE_CHECKING:
+    from bdlf.benchmarking.measure import Measurement
+
+SUITES = ("input", "step", "evaluation", "startup")
+
+
+def benchmark(config: BenchmarkConfig) -> int:
+    """Returns the exit code."""
+    if config.suite not in (*SUITES, "all"):
+        raise InputError(f"suite='{config.suite}' is not known; known: {', '.join(SUITES)}, all")
+    for key, least in (("batch", 16), ("height", 32), ("width", 16), ("repeats", 1), ("threads", 1)):
+        if (value := getattr(config, key)) is not None and value < least:
+            raise InputError(f"{key}={value}: {least} or more is needed")
+    if config.batch % 16:
+        raise InputError(f"batch={config.batch}: a multiple of 16 is needed (4 visible and 4 infrared images of each)")
+
+    import dataclasses
+    import os
+    from datetime import datetime, timezone
+
+    import torch
+
+    from bdlf import build
+    from bdlf.benchmarking import step, suites
+    from bdlf.files import write_json
+    from bdlf.runs.record import package_versions, source_state
+
+    register(Config, "config")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = torch.device(build.accelerator(config.devices))
+    run = {
+        "input": suites.input_suite,
+        "step": step.step_suite,
+        "evaluation": suites.evaluation_suite,
+        "startup": suites.startup_suite,
+    }
+    found: list[Measurement] = []
+    for name in SUITES if config.suite == "all" else (config.suite,):
+        for one in run[name](config, device):
+            found.append(one)
+            print(f"  {one.suite}: {one.what}: {one.milliseconds:,.1f} ms", flush=True)
+    facts = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": build.device_name(device),
+        "processors": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "configuration": dataclasses.asdict(config),
+        "versions": package_versions(),
+        **source_state(),
+    }
+    rows = [{**dataclasses.asdict(one), "per_second": one.per_second} for one in found]
+    write_json(Path(config.json), {**facts, "measurements": rows})
+    _show(found, facts)
+    print(config.json)
+    return DONE
+
+
+def _show(found: list[Measurement], facts: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{facts['device']}, torch {facts['versions']['torch']}, {facts['date']}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("suite", "what", "ms", "spread", "items/s", "GiB", "of it"):
+        table.add_column(heading, justify="left" if heading in ("suite", "what", "of it") else "right")
+    for one in found:
+        rate = (
+            "-"
+            if one.per_second is None
+            else f"{one.per_second:,.0f}"
+            if one.per_second > 20
+            else f"{one.per_second:.1f}"
+        )
+        memory = "-" if one.gib is None else f"{one.gib:.1f}"
+        table.add_row(one.suite, one.what, f"{one.milliseconds:,.1f}", f"{one.spread:,.1f}", rate, memory, one.note)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, width=180)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run_command("benchmark", BenchmarkConfig, benchmark, __doc__ or "")

@@ -1,0 +1,1 @@
+"""What `python -m bdlf.benchmark` measures, a module for each suite."""

@@ -1,0 +1,160 @@
+"""The training step of the configured method against that of a plain ResNet-50, and what its safety costs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from hydra import compose
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bdlf import build
+from bdlf.benchmarking.measure import Measurement, matrix_product_gflops, measure
+from bdlf.config import BenchmarkConfig, Checkpoint, Config
+from bdlf.models import gflops_per_image
+from bdlf.objective import first_nonfinite
+from bdlf.training.checkpoint import save_checkpoint
+from bdlf.training.ema import averaged_copy
+from bdlf.training.loop import Stepper
+from bdlf.training.nonfinite import Buffers
+
+_IDENTITIES = 395  # of SYSU-MM01's training set
+
+
+def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+    """The plain step first; growth is measured at a quarter of the batch."""
+    rate = matrix_product_gflops(device, config.precision)
+    plain = _measured("plain ResNet-50, last stride 1", _plain(config, device), config, device, rate)
+    yield plain
+    step = _Step(config, device)
+    name = f"BDLF, stage {config.stage}, {config.blocks} blocks"
+    full = _measured(name, step.parts(), config, device, rate)
+    yield Measurement(**vars(full) | {"note": f"{full.milliseconds / plain.milliseconds:.2f} x plain; {full.note}"})
+    yield from _safety(step, full, config, device)
+    del step
+    if not config.growth:
+        return
+    quarter = max(16, config.batch // 64 * 16)
+    for what, changes in (
+        (f"batch {quarter}", {}),
+        (f"batch {quarter}, 1 block", {"blocks": 1}),
+        (f"batch {quarter}, 8 blocks", {"blocks": 8}),
+        (f"batch {quarter}, 256 x 128", {"height": 256, "width": 128}),
+        (f"batch {quarter}, 10 x the identities", {"identities": 10 * _IDENTITIES}),
+    ):
+        identities = changes.pop("identities", _IDENTITIES)
+        smaller = BenchmarkConfig(**vars(config) | {"batch": quarter} | changes)
+        yield _measured(what, _Step(smaller, device, identities).parts(), smaller, device, rate)
+
+
+def _measured(
+    what: str, work: tuple[Callable[[], object], float], config: BenchmarkConfig, device: torch.device, rate: float
+) -> Measurement:
+    step, gflops = work
+    found = measure("step", what, step, repeats=config.repeats, device=device, items=config.batch, gflops=gflops)
+    share = gflops / (found.milliseconds / 1e3) / rate
+    note = f"{gflops / found.milliseconds:.2f} TFLOP/s, {share:.0%} of the matrix product's {rate / 1e3:.2f}"
+    return Measurement(**vars(found) | {"note": note})
+
+
+def _batch(config: BenchmarkConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    shape = (config.batch, 3, config.height, config.width)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.arange(config.batch // 2, device=device).div(4, rounding_mode="floor").repeat(2)
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def _plain(config: BenchmarkConfig, device: torch.device) -> tuple[Callable[[], object], float]:
+    """torchvision's ResNet-50 with the re-ID stride, cross-entropy, SGD."""
+    network = torchvision.models.resnet50(num_classes=_IDENTITIES)
+    for layer in (network.layer4[0].conv2, network.layer4[0].downsample[0]):
+        layer.stride = (1, 1)
+    fabric = build.build_fabric(_training(config))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    images, labels = _batch(config, device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images[:2].cpu())
+    model, optimizer = fabric.setup(network.to(memory_format=torch.channels_last), optimizer)
+
+    def step() -> None:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        optimizer.step()
+
+    return step, 3 * counter.get_total_flops() / 2 / 1e9 * config.batch
+
+
+class _Step:
+    """A training step as `bdlf.train` takes it, with gradient clipping, averaging and its checks."""
+
+    def __init__(self, config: BenchmarkConfig, device: torch.device, identities: int = _IDENTITIES) -> None:
+        full = _training(config)
+        torch.manual_seed(0)
+        fabric, objective = build.build_fabric(full), build.build_objective(full)
+        self.network: nn.Module = build.build_model(full, identities, objective, weights="none")
+        self.gflops = gflops_per_image(self.network, config.height, config.width)[0] * config.batch
+        self.optimizer = build.build_optimizer(full.optimizer, self.network)
+        model, self.optimizer = fabric.setup(self.network, self.optimizer)
+        self.averaged = averaged_copy(self.network, full.ema.decay)
+        self.buffers = Buffers(self.network)
+        self.stepper = Stepper(
+            fabric, model, self.network, self.optimizer, self.averaged, objective, full.optimizer.clip, self.buffers
+        )
+        self.images, self.labels = _batch(config, device)
+
+    def parts(self) -> tuple[Callable[[], object], float]:
+        """The step, and its 10^9 operations."""
+        return lambda: self.stepper.step(self.images, self.labels, 1.0), self.gflops
+
+
+def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+    values = {str(number): torch.rand((), device=device) for number in range(15)}
+
+    def checks() -> None:
+        step.buffers.keep()
+        first_nonfinite(values)
+        first_nonfinite({"norm": values["0"]})
+
+    found = measure("step", "its checks for NaN", checks, repeats=10 * config.repeats, device=device)
+    yield Measurement(
+        **vars(found) | {"gib": None, "note": f"{found.milliseconds / full.milliseconds:.2%} of the step"}
+    )
+    states: dict[str, Any] = {"model": step.network, "averaged": step.averaged, "optimizer": step.optimizer}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def save() -> None:
+            save_checkpoint(
+                Path(folder) / "last.pt", {name: part.state_dict() for name, part in states.items()}, keep=2
+            )
+
+        found = measure("step", "a checkpoint", save, repeats=config.repeats, device=device)
+        size = (Path(folder) / "last.pt").stat().st_size / 2**20
+    minutes = Checkpoint().every_minutes or float("inf")
+    note = f"{size:.0f} MiB; at one in {minutes:.0f} minutes {found.milliseconds / 60e3 / minutes:.2%} of the time"
+    yield Measurement(**vars(found) | {"gib": None, "note": note})
+
+
+def _training(config: BenchmarkConfig) -> Config:
+    """The paper's recipe with the benchmark's sizes."""
+    words = [
+        "dataset=sysu",
+        f"image.height={config.height}",
+        f"image.width={config.width}",
+        f"dfe.stage={config.stage}",
+        f"dfe.blocks={config.blocks}",
+        f"precision={config.precision}",
+        f"devices={config.devices}",
+        f"threads={config.threads or 'null'}",
+        f"batch.identities={config.batch // 8}",
+    ]
+    full = OmegaConf.to_object(compose("config", words))
+    assert isinstance(full, Config)
+    return full

@@ -1,0 +1,111 @@
+"""Input, evaluation and start-up. Each suite yields what it has measured as it goes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from bdlf.benchmarking.measure import Measurement, measure
+from bdlf.config import BenchmarkConfig
+from bdlf.data import listing
+from bdlf.data.augment import Augmentation
+from bdlf.data.store import open_store
+from bdlf.evaluation.metrics import retrieval_metrics
+
+_STORED = 512
+SCORED = {
+    "sysu": (3803, 301, 96, (3, 6), (1, 2, 4, 5)),
+    "llcm": (7166, 1289, 351, (1, 2, 3), (4, 5, 6)),
+    "regdb": (2060, 2060, 206, (1,), (2,)),
+}
+"""Of one trial: queries, gallery images, identities, cameras of either side."""
+_SYSU_IDENTITIES, _SYSU_IMAGES = 491, 34167  # roughly as many files as SYSU-MM01 has
+_SYSU_CAMERAS = {1: "vis", 2: "vis", 3: "ir", 4: "vis", 5: "vis", 6: "ir"}
+
+
+def input_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+    """From the uint8 store to the augmented, normalised batch on the device; all of the recipe's augmentation is on."""
+    sizes = [(config.batch, config.height, config.width)]
+    sizes += [(config.batch // 2, *sizes[0][1:]), (2 * config.batch, *sizes[0][1:]), (config.batch, 256, 128)]
+    random = np.random.default_rng(0)
+    augmentation = Augmentation()
+    for batch, height, width in sizes if config.growth else sizes[:1]:
+        store = random.integers(0, 256, (_STORED, height, width, 3), dtype=np.uint8)
+        generator = torch.Generator().manual_seed(0)
+        out: list[torch.Tensor | None] = [None]
+
+        def work(batch: int = batch, store: np.ndarray = store, out: list = out) -> None:
+            images = torch.from_numpy(store[random.integers(_STORED, size=batch)]).to(device)
+            out[0] = augmentation(images, batch // 2, generator, out=out[0])  # noqa: B023
+
+        what = f"batch of {batch}, {height} x {width}"
+        yield measure("input", what, work, repeats=10 * config.repeats, device=device, items=batch)
+
+
+def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+    """Figures of one trial from its similarities, at the published sizes and at twice the gallery."""
+    random = np.random.default_rng(0)
+    for protocol, (queries, images, identities, query_cameras, gallery_cameras) in SCORED.items():
+        for times in (1, 2) if config.growth else (1,):
+            similarity = random.standard_normal((queries, times * images), dtype=np.float32)
+            pids = [random.integers(identities, size=n) for n in similarity.shape]
+            cameras = [
+                random.choice(some, n)
+                for some, n in zip((query_cameras, gallery_cameras), similarity.shape, strict=True)
+            ]
+
+            def work(protocol: str = protocol, matrix: np.ndarray = similarity, of: list = [*pids, *cameras]) -> None:
+                retrieval_metrics(matrix, *of, protocol=protocol)
+
+            what = f"{protocol} trial, {queries:,} x {times * images:,}"
+            yield measure("evaluation", what, work, repeats=config.repeats, device=device, items=queries)
+
+
+def startup_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+    """What a run does before its first step, with a warm cache, for as many files as SYSU-MM01 has."""
+    del device
+    cpu = torch.device("cpu")
+
+    def imports() -> None:
+        subprocess.run([sys.executable, "-c", "import bdlf.build, bdlf.scoring"], check=True)
+
+    yield measure("startup", "imports, in a new process", imports, repeats=config.repeats, device=cpu)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "SYSU-MM01"
+        _write_files(root)
+        tables: list[pd.DataFrame] = []
+
+        def read() -> None:
+            tables[:] = [listing("sysu", root)]
+
+        yield measure("startup", f"listing of {_SYSU_IMAGES:,} files", read, repeats=config.repeats, device=cpu)
+
+        def store() -> None:  # its size plays no part: it is mapped, not read
+            open_store(tables[0], root, 2, 2, cache_dir=Path(folder) / "cache")
+
+        yield measure("startup", "warm image cache of them", store, repeats=config.repeats, device=cpu)
+
+
+def _write_files(root: Path) -> None:
+    pixels = BytesIO()
+    Image.new("RGB", (2, 2)).save(pixels, "bmp")
+    (root / "exp").mkdir(parents=True)
+    split = {"train": range(1, 297), "val": range(297, 396), "test": range(396, _SYSU_IDENTITIES + 1)}
+    for name, identities in split.items():
+        (root / "exp" / f"{name}_id.txt").write_text(",".join(map(str, identities)))
+    places = [(camera, pid) for pid in range(1, _SYSU_IDENTITIES + 1) for camera in _SYSU_CAMERAS]
+    for number in range(_SYSU_IMAGES):
+        camera, pid = places[number % len(places)]
+        folder = root / f"cam{camera}" / f"{pid:04d}"
+        if number < len(places):
+            folder.mkdir(parents=True)
+        (folder / f"{number // len(places) + 1:04d}.bmp").write_bytes(pixels.getvalue())

@@ -1,0 +1,54 @@
+"""The benchmark runs, and what it says fits together; never how fast anything is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+SMALL = ["batch=16", "height=32", "width=16", "repeats=1", "devices=cpu", "threads=1"]
+
+
+@pytest.fixture
+def measured(command, tmp_path):
+    """`measured(*overrides)`: the JSON of a small benchmark, its measurements by name."""
+
+    def run(*overrides: str) -> dict:
+        code, out, err = command("benchmark", *SMALL, f"json={tmp_path}/b.json", *overrides)
+        assert code == 0, err
+        record = json.loads((tmp_path / "b.json").read_text())
+        assert all(one["what"] in out for one in record["measurements"])
+        return record | {"measurements": {one["what"]: one for one in record["measurements"]}}
+
+    return run
+
+
+@pytest.mark.slow
+def test_steps_are_compared_with_a_plain_one_and_grow(measured):
+    record = measured("suite=step", "blocks=2")
+    rows = record["measurements"]
+    plain, full = rows["plain ResNet-50, last stride 1"], rows["BDLF, stage 3, 2 blocks"]
+    assert full["note"].startswith(f"{full['milliseconds'] / plain['milliseconds']:.2f} x plain")
+    assert full["per_second"] == pytest.approx(16e3 / full["milliseconds"])
+    assert plain["gflops"] < full["gflops"] < rows["batch 16, 8 blocks"]["gflops"] * 2
+    assert rows["batch 16, 1 block"]["gflops"] < rows["batch 16"]["gflops"] < rows["batch 16, 8 blocks"]["gflops"]
+    assert record["configuration"]["blocks"] == 2 and record["versions"]["torch"]
+
+
+@pytest.mark.parametrize(("suite", "count"), [("input", 4), ("evaluation", 6)])
+def test_growth_can_be_left_out(measured, suite, count):
+    assert len(measured(f"suite={suite}")["measurements"]) == count
+    assert len(measured(f"suite={suite}", "growth=false")["measurements"]) == {"input": 1, "evaluation": 3}[suite]
+
+
+@pytest.mark.slow
+def test_startup(measured):
+    assert list(measured("suite=startup")["measurements"]) == [
+        "imports, in a new process", "listing of 34,167 files", "warm image cache of them"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "word"), [("suite=speed", "known: input, step"), ("batch=24", "multiple of 16"), ("repeats=0", "1 or more")])  # fmt: skip
+def test_bad_options_are_one_line(command, bad, word):
+    code, _, err = command("benchmark", bad)
+    assert code == 2 and word in err and err.count("\n") == 1
