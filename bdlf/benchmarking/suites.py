@@ -6,8 +6,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,18 +39,24 @@ def input_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measu
     sizes = [(config.batch, config.height, config.width)]
     sizes += [(config.batch // 2, *sizes[0][1:]), (2 * config.batch, *sizes[0][1:]), (config.batch, 256, 128)]
     random = np.random.default_rng(0)
-    augmentation = Augmentation()
     for batch, height, width in sizes if config.growth else sizes[:1]:
         store = random.integers(0, 256, (_STORED, height, width, 3), dtype=np.uint8)
-        generator = torch.Generator().manual_seed(0)
-        out: list[torch.Tensor | None] = [None]
-
-        def work(batch: int = batch, store: np.ndarray = store, out: list = out) -> None:
-            images = torch.from_numpy(store[random.integers(_STORED, size=batch)]).to(device)
-            out[0] = augmentation(images, batch // 2, generator, out=out[0])  # noqa: B023
-
+        work = partial(_batch, store, batch, Augmentation(), device, random, [None])
         what = f"batch of {batch}, {height} x {width}"
         yield measure("input", what, work, repeats=10 * config.repeats, device=device, items=batch)
+
+
+def _batch(
+    store: np.ndarray,
+    batch: int,
+    augmentation: Augmentation,
+    device: torch.device,
+    random: np.random.Generator,
+    memory: list[torch.Tensor | None],
+) -> None:
+    images = torch.from_numpy(store[random.integers(len(store), size=batch)]).to(device)
+    generator = torch.Generator().manual_seed(int(random.integers(1 << 30)))
+    memory[0] = augmentation(images, batch // 2, generator, out=memory[0])
 
 
 def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
@@ -57,15 +65,13 @@ def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[
     for protocol, (queries, images, identities, query_cameras, gallery_cameras) in SCORED.items():
         for times in (1, 2) if config.growth else (1,):
             similarity = random.standard_normal((queries, times * images), dtype=np.float32)
-            pids = [random.integers(identities, size=n) for n in similarity.shape]
-            cameras = [
+            pids: list[Any] = [random.integers(identities, size=n) for n in similarity.shape]
+            cameras: list[Any] = [
                 random.choice(some, n)
                 for some, n in zip((query_cameras, gallery_cameras), similarity.shape, strict=True)
             ]
 
-            def work(protocol: str = protocol, matrix: np.ndarray = similarity, of: list = [*pids, *cameras]) -> None:
-                retrieval_metrics(matrix, *of, protocol=protocol)
-
+            work = partial(retrieval_metrics, similarity, *pids, *cameras, protocol=protocol)
             what = f"{protocol} trial, {queries:,} x {times * images:,}"
             yield measure("evaluation", what, work, repeats=config.repeats, device=device, items=queries)
 
