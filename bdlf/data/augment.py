@@ -150,7 +150,10 @@ class Augmentation:
         # Crop and flip are one copy of runs of `width` pixels out of the padded images; a flipped image's runs come
         # from its mirror image, which is put behind the batch.
         flipped = draws.flip.nonzero().squeeze(1)
-        source = images.new_zeros(rows + len(flipped), height + 2 * self.pad, width + 2 * self.pad, channels)
+        source = images.new_empty(rows + len(flipped), height + 2 * self.pad, width + 2 * self.pad, channels)
+        for dim, size in ((1, height), (2, width)):
+            source.narrow(dim, 0, self.pad).zero_()
+            source.narrow(dim, self.pad + size, self.pad).zero_()
         inner = source[:, self.pad : self.pad + height, self.pad : self.pad + width]
         inner[:rows] = images
         inner[rows:] = images.index_select(0, _send(flipped, device)).flip(2)
@@ -163,13 +166,12 @@ class Augmentation:
         cropped = runs.index_select(0, starts.flatten()).view(rows, height, width, channels)
 
         # An exchange copies pixels, and the constants with them: a channel is normalised as what it was.
-        exchanged = draws.exchange.nonzero().squeeze(1)
         own = torch.arange(channels).repeat(rows, 1)  # (rows, 3): which channel each one shows
-        own[exchanged] = draws.channel[exchanged][:, None]
-        picked = cropped.flatten(2).index_select(0, _send(exchanged, device))
-        columns = torch.arange(width)[:, None] * channels + draws.channel[exchanged][:, None, None]
-        columns = _send(columns.expand(-1, -1, channels).flatten(1), device)[:, None].expand(-1, height, -1)
-        cropped.flatten(2).index_copy_(0, _send(exchanged, device), picked.gather(2, columns))
+        for row in draws.exchange.nonzero().squeeze(1).tolist():
+            kept = int(draws.channel[row])
+            own[row] = kept
+            for channel in {0, 1, 2} - {kept}:
+                cropped[row, :, :, channel] = cropped[row, :, :, kept]
         own = _send(own, device)
         scale, shift = _constants(device)
         x = _scaled(cropped, scale[own], shift[own], out)
