@@ -27,6 +27,7 @@ from bdlf.data.synthetic_drawing import render
 from bdlf.errors import InputError
 from bdlf.evaluation import Setting, settings
 from bdlf.limits import check_sizes, require_memory
+from bdlf.memory import keep_freed_memory
 from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.models.embeddings import Embeddings
 from bdlf.objective import Objective
@@ -73,6 +74,8 @@ def build_fabric(config: Config) -> Fabric:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 32-true means float32
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    if accelerator(config.devices) == "cpu":
+        keep_freed_memory()
     precision = cast(Literal["32-true", "bf16-mixed"], config.precision)
     return Fabric(accelerator=accelerator(config.devices), devices=1, precision=precision)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bdlf.errors import InputError
 from bdlf.models.choices import check_choice
@@ -47,18 +49,43 @@ class InvertedResidual(nn.Module):
             nn.init.zeros_(self.project.weight)
 
     def forward(self, maps: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows channels h w"]:
-        hidden = _padded(F.relu6(self.expand(maps)))
-        out: Tensor = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = _Pad.apply(F.relu6(self.expand(maps), inplace=True))
+        out: Tensor = self.project(F.relu6(self.depthwise(hidden), inplace=True))
         return out
 
 
-def _padded(maps: Tensor) -> Tensor:
-    """One more position on each side. Not `F.pad`: its gradient on CUDA has no deterministic form in these modes."""
-    inset = 1 if min(maps.shape[2:]) >= 2 else 0  # reflect, or replicate
-    for dim in (2, 3):
-        last = maps.shape[dim] - 1
-        maps = torch.cat([maps.narrow(dim, inset, 1), maps, maps.narrow(dim, last - inset, 1)], dim)
-    return maps
+class _Pad(torch.autograd.Function):
+    """One more position on each side, by reflection, or by replication where `inset` is 0.
+
+    Not `F.pad`: its gradient on CUDA has no deterministic form in these modes. Not `torch.cat`, whose gradient goes
+    through the maps six times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        rows, channels, height, width = maps.shape
+        ctx.inset = inset = 1 if min(height, width) >= 2 else 0
+        channels_last = maps.is_contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if channels_last else torch.contiguous_format
+        out = torch.empty(
+            (rows, channels, height + 2, width + 2), dtype=maps.dtype, device=maps.device, memory_format=order
+        )
+        inner = out[:, :, :, 1:-1]
+        inner[:, :, 1:-1] = maps
+        inner[:, :, 0], inner[:, :, -1] = maps[:, :, inset], maps[:, :, -1 - inset]
+        out[..., 0], out[..., -1] = inner[..., inset], inner[..., -1 - inset]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        inner = gradient[:, :, :, 1:-1].clone(memory_format=torch.preserve_format)
+        inner[..., ctx.inset] += gradient[..., 0]
+        inner[..., -1 - ctx.inset] += gradient[..., -1]
+        maps = inner[:, :, 1:-1]
+        maps[:, :, ctx.inset] += inner[:, :, 0]
+        maps[:, :, -1 - ctx.inset] += inner[:, :, -1]
+        return maps
 
 
 class InvertibleBlock(nn.Module):

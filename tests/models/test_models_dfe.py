@@ -18,6 +18,7 @@ from bdlf.models import (
     InvertibleBlock,
     InvertibleChain,
 )
+from bdlf.models.dfe import _Pad
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -124,7 +125,19 @@ def test_padding_leaves_no_gradient_that_cuda_cannot_compute_deterministically()
 
     for size in ((3, 4), (1, 1)):
         out = InvertedResidual(2, init="default")(random(1, 2, *size, dtype=torch.float32))
-        assert not [name for name in operations(out.grad_fn) if "Pad" in name]
+        assert not [name for name in operations(out.grad_fn) if "Pad" in name and name != "_PadBackward"]
+
+
+@pytest.mark.parametrize("size", [(3, 4), (2, 2), (5, 1), (1, 3), (1, 1)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_padding_and_its_gradient_are_those_of_pytorch(size, order):
+    maps = random(2, 3, *size).to(memory_format=order).requires_grad_()
+    padded = _Pad.apply(maps)
+    expected = F.pad(maps, (1, 1, 1, 1), mode="reflect" if min(size) >= 2 else "replicate")
+    assert torch.equal(padded, expected)
+    weight = random(*padded.shape)
+    (gradient,) = torch.autograd.grad((padded * weight).sum(), maps)
+    torch.testing.assert_close(gradient, torch.autograd.grad((expected * weight).sum(), maps)[0])
 
 
 @pytest.mark.parametrize("scaled", [True, False])

@@ -1,0 +1,29 @@
+"""The allocator is told what `bdlf.memory` promises."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from types import SimpleNamespace
+
+import pytest
+
+from bdlf.memory import keep_freed_memory
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_glibc_takes_it():
+    assert keep_freed_memory()
+
+
+def test_no_block_is_mapped_or_trimmed_and_other_systems_are_left_alone(monkeypatch):
+    told = {}
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda key, value: told.update({key: value}) or 1)
+    )
+    assert keep_freed_memory() and told == {-4: 0, -1: -1}  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    assert not keep_freed_memory()
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert not keep_freed_memory()
