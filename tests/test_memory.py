@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bdlf.memory import keep_freed_memory
+from bdlf.memory import give_back_freed_memory, keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
@@ -27,3 +27,12 @@ def test_no_block_is_mapped_or_trimmed_and_other_systems_are_left_alone(monkeypa
     assert not keep_freed_memory()
     monkeypatch.setattr("sys.platform", "darwin")
     assert not keep_freed_memory()
+
+
+def test_free_memory_is_given_back_where_that_can_be_told(monkeypatch):
+    told = []
+    monkeypatch.setattr("sys.platform", "linux")
+    for library in (SimpleNamespace(malloc_trim=told.append), SimpleNamespace()):
+        monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
+        give_back_freed_memory()
+    assert told == [0]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from bdlf.memory import give_back_freed_memory
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -73,6 +75,7 @@ def reset_peak(device: torch.device) -> bool:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
+    give_back_freed_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
