@@ -225,7 +225,7 @@ def test_weights_are_known_by_their_content(tmp_path):
 def test_every_yaml_is_reached():
     """A file that no group option names would never be read."""
     primary = {file.stem for file in CONF.glob("*.yaml")}
-    assert primary == {"config", "synthesize"}
+    assert primary == {"config", "synthesize", "benchmark"}
     assert {file.stem for file in (CONF / "on_disk").glob("*.yaml")} == {"evaluate", "check"}
     assert {file.stem for file in (CONF / "on_disk/dataset").glob("*.yaml")} == {"sysu", "regdb", "llcm", "synthetic"}
     groups = {option.split("=")[0] for option in OPTIONS}
