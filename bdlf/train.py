@@ -21,7 +21,7 @@ from bdlf.command import run_command
 from bdlf.config import Config, active_weights
 from bdlf.interruption import Interrupted, Interruption
 from bdlf.jobs import DONE, INTERRUPTED, announce, in_words
-from bdlf.locks import held
+from bdlf.locks import held, remove_left
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +76,7 @@ def _train(config: Config, stop: Interruption) -> int:
         return bool(result)
 
     if finished():
+        remove_left(folder.lock)
         return DONE
     if config.dry_run:
         announce(state="would run")
