@@ -3,7 +3,7 @@
 Examples
   python -m bdlf.benchmark
   python -m bdlf.benchmark suite=step precision=bf16-mixed repeats=10
-  python -m bdlf.benchmark suite=input,evaluation growth=false json=benchmark.json
+  python -m bdlf.benchmark suite=input growth=false json=input.json
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def benchmark(config: BenchmarkConfig) -> int:
     from bdlf.runs.record import package_versions, source_state
 
     register(Config, "config")
+    build.check_values(step.training(config))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = torch.device(build.accelerator(config.devices))
@@ -54,6 +55,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         "startup": suites.startup_suite,
     }
     found: list[Measurement] = []
+    load = os.getloadavg()[0]
     for name in SUITES if config.suite == "all" else (config.suite,):
         for one in run[name](config, device):
             found.append(one)
@@ -62,7 +64,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": build.device_name(device),
         "processors": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
+        "load_before": load,
         "configuration": dataclasses.asdict(config),
         "versions": package_versions(),
         **source_state(),
@@ -83,13 +85,7 @@ def _show(found: list[Measurement], facts: dict) -> None:
     for heading in ("suite", "what", "ms", "spread", "items/s", "GiB", "of it"):
         table.add_column(heading, justify="left" if heading in ("suite", "what", "of it") else "right")
     for one in found:
-        rate = (
-            "-"
-            if one.per_second is None
-            else f"{one.per_second:,.0f}"
-            if one.per_second > 20
-            else f"{one.per_second:.1f}"
-        )
+        rate = "-" if one.per_second is None else f"{one.per_second:,.{0 if one.per_second > 20 else 1}f}"
         memory = "-" if one.gib is None else f"{one.gib:.1f}"
         table.add_row(one.suite, one.what, f"{one.milliseconds:,.1f}", f"{one.spread:,.1f}", rate, memory, one.note)
     console = Console(markup=False, highlight=False)

@@ -46,7 +46,6 @@ def measure(
     device: torch.device,
     items: int | None = None,
     gflops: float | None = None,
-    note: str = "",
 ) -> Measurement:
     """`work` once to warm up, then `repeats` times, each timed until the device is done."""
     known = reset_peak(device)
@@ -59,7 +58,7 @@ def measure(
         _wait(device)
         times.append(1e3 * (time.perf_counter() - started))
     gib = peak_gib(device) if known else None
-    return Measurement(suite, what, statistics.median(times), max(times) - min(times), items, gib, gflops, note)
+    return Measurement(suite, what, statistics.median(times), max(times) - min(times), items, gib, gflops)
 
 
 def matrix_product_gflops(device: torch.device, precision: str, *, side: int = 2048, repeats: int = 5) -> float:

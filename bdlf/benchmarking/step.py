@@ -76,7 +76,7 @@ def _plain(config: BenchmarkConfig, device: torch.device) -> tuple[Callable[[], 
     network = torchvision.models.resnet50(num_classes=_IDENTITIES)
     for layer in (network.layer4[0].conv2, network.layer4[0].downsample[0]):
         layer.stride = (1, 1)
-    fabric = build.build_fabric(_training(config))
+    fabric = build.build_fabric(training(config))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     images, labels = _batch(config, device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -96,7 +96,7 @@ class _Step:
     """A training step as `bdlf.train` takes it, with gradient clipping, averaging and its checks."""
 
     def __init__(self, config: BenchmarkConfig, device: torch.device, identities: int = _IDENTITIES) -> None:
-        full = _training(config)
+        full = training(config)
         torch.manual_seed(0)
         fabric, objective = build.build_fabric(full), build.build_objective(full)
         self.network: nn.Module = build.build_model(full, identities, objective, weights="none")
@@ -142,8 +142,8 @@ def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: tor
     yield Measurement(**vars(found) | {"gib": None, "note": note})
 
 
-def _training(config: BenchmarkConfig) -> Config:
-    """The paper's recipe with the benchmark's sizes."""
+def training(config: BenchmarkConfig) -> Config:
+    """The paper's recipe with the benchmark's sizes, by Hydra, which a command has started."""
     words = [
         "dataset=sysu",
         f"image.height={config.height}",
