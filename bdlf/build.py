@@ -12,7 +12,6 @@ import pandas as pd
 import platformdirs
 import torch
 from lightning_fabric import Fabric
-from torch.optim.swa_utils import AveragedModel
 
 from bdlf.config import Config, active_weights, terms_in
 from bdlf.config import Dataset as DatasetConfig
@@ -32,6 +31,7 @@ from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.models.embeddings import Embeddings
 from bdlf.objective import Objective
 from bdlf.runs.selection import VALIDATION, selection_rules
+from bdlf.training.ema import Averaged
 from bdlf.training.loop import Recipe
 from bdlf.training.nonfinite import POLICIES
 from bdlf.training.schedule import check_schedule
@@ -294,6 +294,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
-def models_to_score(network: BDLF, averaged: AveragedModel | None) -> dict[str, BDLF]:
+def models_to_score(network: BDLF, averaged: Averaged | None) -> dict[str, BDLF]:
     """The averaged model, which is what is reported, and the raw one beside it."""
     return {**({"ema": cast(BDLF, averaged.module)} if averaged is not None else {}), "raw": network}

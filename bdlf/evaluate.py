@@ -88,7 +88,7 @@ def _score_run(config: EvaluateConfig) -> None:
     from bdlf.runs.folder import RunFolder, read_config
     from bdlf.runs.selection import LAST, UNFINISHED, selection_rules
     from bdlf.scoring import load_weights, score_models
-    from bdlf.training.ema import averaged_copy
+    from bdlf.training.ema import Averaged
 
     assert config.run is not None
     folder = RunFolder(Path(config.run))
@@ -113,7 +113,7 @@ def _score_run(config: EvaluateConfig) -> None:
     fabric = build.build_fabric(run)
     trained = len(build.build_sampler(run, table).pids)
     network = build.build_model(run, trained, build.build_objective(run), weights="none")
-    averaged = averaged_copy(network, run.ema.decay) if run.ema.enabled else None
+    averaged = Averaged(network, run.ema.decay) if run.ema.enabled else None
     file = folder.checkpoint if rule == LAST else folder.selected(rule)
     state = load_weights(file, {"model": network, **({"averaged": averaged} if averaged is not None else {})})
     digest = fingerprint(listing, run.dataset.root)

@@ -191,12 +191,14 @@ class Objective:
     def __call__(self, embeddings: Embeddings, labels: Int[Tensor, " rows"], progress: float) -> Losses:
         """Losses of one batch of 2n rows at `progress`, the fraction of training done, in 0..1.
 
+        The two halves of `labels` are the same (`require_pairs`).
+
         Raises:
-            InputError: the halves of `labels` differ, a tensor is missing or misshapen, `progress` is outside 0..1.
+            InputError: a tensor is missing or misshapen, `progress` is outside 0..1.
         """
         if not 0 <= progress <= 1:
             raise InputError(f"progress is {progress}; it must be the fraction of training done, in 0..1")
-        self._check(embeddings, labels)
+        self._check(embeddings, len(labels))
         computed = {name: TERMS[name](embeddings, labels, self._options[name]) for name in self.terms}
         weighted = [self.weight(name, progress) * value for name, value in computed.items()]
         return Losses(torch.stack(weighted).sum(), {name: value.detach() for name, value in computed.items()})
@@ -206,21 +208,22 @@ class Objective:
         ramped = TERMS[name].distillation and progress < self._ramp
         return self._weights[name] * (progress / self._ramp if ramped else 1.0)
 
-    def _check(self, embeddings: Embeddings, labels: Tensor) -> None:
-        rows = len(labels)
-        if rows == 0 or rows % 2 or not torch.equal(*_halves(labels)):
-            raise InputError(
-                f"labels of {rows} rows: the infrared half must repeat the visible half row by row; "
-                "draw batches with the identity sampler"
-            )
+    def _check(self, embeddings: Embeddings, rows: int) -> None:
         _check_shapes("feature", {name: getattr(embeddings, name) for name in sorted(self.features)}, rows)
         _check_shapes("logits", {name: embeddings.logits.get(name) for name in sorted(self.logits)}, rows)
 
 
-def first_nonfinite(values: Mapping[str, Tensor]) -> str | None:
-    """Name of the first of these scalars that is NaN or infinite, None if all are finite. Waits for the device once."""
-    finite = torch.stack([value.detach() for value in values.values()]).isfinite().tolist()
-    return next((name for name, fine in zip(values, finite, strict=True) if not fine), None)
+def require_pairs(labels: Int[Tensor, " rows"]) -> None:
+    """To be asked where the labels are on the host: looking at them on a device would make the host wait.
+
+    Raises:
+        InputError: no rows, an odd number, or an infrared half that does not repeat the visible half.
+    """
+    if len(labels) == 0 or len(labels) % 2 or not torch.equal(*_halves(labels)):
+        raise InputError(
+            f"labels of {len(labels)} rows: the infrared half must repeat the visible half row by row; "
+            "draw batches with the identity sampler"
+        )
 
 
 @torch.no_grad()

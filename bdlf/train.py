@@ -140,7 +140,7 @@ def _run(
     from bdlf.runs.tracker import start_tracker
     from bdlf.scoring import Scorer
     from bdlf.training.checkpoint import has_checkpoint, load_newest
-    from bdlf.training.ema import averaged_copy
+    from bdlf.training.ema import Averaged
     from bdlf.training.loop import Progress, fit
     from bdlf.training.saving import Saver
 
@@ -149,9 +149,9 @@ def _run(
     parts = _Parts(config, listing, resumed=resumed)
     fabric, table, network = parts.fabric, parts.table, parts.network
     sampler, objective = parts.sampler, parts.objective
+    model = fabric.setup_module(network)
     optimizer = build.build_optimizer(config.optimizer, network)
-    model, optimizer = fabric.setup(network, optimizer)
-    averaged = averaged_copy(network, config.ema.decay) if config.ema.enabled else None
+    averaged = Averaged(network, config.ema.decay) if config.ema.enabled else None
     store = build.build_store(config, listing)
     rows = build.training_rows(table)
     costs = gflops_per_image(network, config.image.height, config.image.width)

@@ -13,7 +13,7 @@ from bdlf import losses
 from bdlf.config import needs_detail
 from bdlf.errors import InputError
 from bdlf.models.embeddings import Embeddings
-from bdlf.objective import TERMS, Objective, correlations, first_nonfinite
+from bdlf.objective import TERMS, Objective, correlations, require_pairs
 
 PAIRS, WIDTH, IDS = 6, 10, 4
 LABELS = torch.tensor([0, 0, 1, 1, 3, 3]).repeat(2)
@@ -183,18 +183,17 @@ def test_a_wrong_objective_is_refused(arguments: dict[str, Any], message: str) -
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (torch.cat([LABELS[:6], LABELS[:6].roll(1)]), "the infrared half must repeat the visible half"),
-        (LABELS[:-1], "the infrared half must repeat the visible half"),
-        (LABELS[:1], "the infrared half must repeat the visible half"),
-        (LABELS[:0], "the infrared half must repeat the visible half"),
-        (LABELS[:6].repeat(4), "feature 'base' of shape .12, 10.: 24 labels need 24 rows"),
-    ],
+    "labels", [torch.cat([LABELS[:6], LABELS[:6].roll(1)]), LABELS[:-1], LABELS[:1], LABELS[:0]], ids=len
 )
-def test_wrong_labels_are_refused(labels: Tensor, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Objective(ALL_ON)(embeddings(), labels, 0.5)
+def test_halves_that_are_no_pairs_are_refused(labels: Tensor) -> None:
+    with pytest.raises(InputError, match=f"labels of {len(labels)} rows: the infrared half must repeat the visible"):
+        require_pairs(labels)
+    require_pairs(LABELS)
+
+
+def test_more_labels_than_features_are_refused() -> None:
+    with pytest.raises(InputError, match="feature 'base' of shape .12, 10.: 24 labels need 24 rows"):
+        Objective(ALL_ON)(embeddings(), LABELS[:6].repeat(4), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -228,18 +227,6 @@ def test_misshapen_features_are_refused(changes: dict[str, Tensor], message: str
 def test_progress_outside_the_run_is_refused(progress: float) -> None:
     with pytest.raises(InputError, match="progress is"):
         Objective(ALL_ON)(embeddings(), LABELS, progress)
-
-
-def test_first_nonfinite_names_the_first() -> None:
-    values = {"id": torch.tensor(1.0), "tri": torch.tensor(2.0).double(), "skd": torch.tensor(-3.0)}
-    assert first_nonfinite(values) is None
-    assert first_nonfinite({**values, "skd": torch.tensor(torch.inf), "orth": torch.tensor(torch.nan)}) == "skd"
-    assert first_nonfinite({**values, "tri": torch.tensor(torch.nan)}) == "tri"
-
-
-def test_the_objective_names_the_term_that_diverged() -> None:
-    e = embeddings(projection=torch.full((WIDTH, WIDTH), torch.inf))
-    assert first_nonfinite(Objective(ALL_ON)(e, LABELS, 0.0).values) == "orth"
 
 
 def test_correlations_see_through_a_constant_offset_between_the_modalities() -> None:

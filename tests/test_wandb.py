@@ -118,16 +118,16 @@ def test_jobs_of_a_sweep_are_runs_of_their_own(tiny_run, tmp_path):
 
 
 def test_a_crash_is_a_failed_run_and_going_on_holds_everything(tiny_run, tmp_path, monkeypatch):
-    whole, calls = loop.first_nonfinite, []
+    whole, calls = loop.Stepper.step, []
 
-    def break_down(values):
+    def break_down(*arguments):
         calls.append(1)
-        if len(calls) == 5:  # two in each step: the first of the second epoch
+        if len(calls) == 3:  # the first of the second epoch
             raise MemoryError("out")
-        return whole(values)
+        whole(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "first_nonfinite", break_down)
+        patch.setattr(loop.Stepper, "step", break_down)
         assert tiny_run("tracker=wandb")[0] == 1
     (crashed,) = offline_runs(tmp_path)
     run = read_back(crashed)

@@ -26,20 +26,22 @@ def triplet(features: Float[Tensor, "n c"], labels: Int[Tensor, " n"], margin: f
     is left out of the mean. Coincident features have distance 0 with gradient 0.
 
     Raises:
-        InputError: no row has both a positive and a negative.
+        InputError: no row has both a positive and a negative. Not where the labels are on a device, which would be
+            waited for: the mean over no row is NaN there.
     """
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    anchors = (positive.any(dim=1) & ~same.all(dim=1)).nonzero().squeeze(1)
-    if len(anchors) == 0:
+    anchors = positive.any(dim=1) & ~same.all(dim=1)
+    if labels.device.type == "cpu" and not anchors.any():
         raise InputError(
             "triplet loss: no row has both a positive and a negative; a batch needs two identities, one with two images"
         )
     # Choosing has no gradient. From differences, not from the Gram matrix, which cancels where features are close.
     with torch.no_grad():
-        distances = torch.cdist(features[anchors], features, compute_mode="donot_use_mm_for_euclid_dist")
-        farthest = distances.masked_fill(~positive[anchors], -torch.inf).argmax(dim=1)
-        nearest = distances.masked_fill(same[anchors], torch.inf).argmin(dim=1)
-    to_positive = torch.linalg.vector_norm(features[anchors] - features[farthest], dim=1)
-    to_negative = torch.linalg.vector_norm(features[anchors] - features[nearest], dim=1)
-    return F.relu(margin + to_positive - to_negative).mean()
+        distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+        farthest = distances.masked_fill(~positive, -torch.inf).argmax(dim=1)
+        nearest = distances.masked_fill(same, torch.inf).argmin(dim=1)
+    to_positive = torch.linalg.vector_norm(features - features[farthest], dim=1)
+    to_negative = torch.linalg.vector_norm(features - features[nearest], dim=1)
+    hinge = F.relu(margin + to_positive - to_negative)
+    return torch.where(anchors, hinge, 0.0).sum() / anchors.sum()

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from bdlf.data.augment import Augmentation
 from bdlf.data.sampler import IdentitySampler
-from bdlf.objective import Objective, correlations, first_nonfinite
-from bdlf.training.nonfinite import IN_A_ROW, Buffers, NonFiniteError, first_gradient, first_layer
+from bdlf.objective import Objective, require_pairs
+from bdlf.training.ema import Averaged
+from bdlf.training.nonfinite import IN_A_ROW, NonFiniteError
 from bdlf.training.schedule import rate_factor
+from bdlf.training.step import Stepper
 
 log = logging.getLogger("bdlf")
 
@@ -72,7 +73,7 @@ def fit(
     model: nn.Module,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
+    averaged: Averaged | None,
     objective: Objective,
     sampler: IdentitySampler,
     augmentation: Augmentation,
@@ -82,110 +83,79 @@ def fit(
     *,
     start: Progress | None = None,
     pause: Callable[[], bool] = lambda: False,
+    look_every: int | None = None,
 ) -> Iterator[Progress]:
     """Train on from `start`; yield after each epoch, with its record, and after each step for which `pause()` is true.
 
     `model` is `network` as Fabric wrapped it. `rows[i]` is the row of `store` of the sampler's image i. All randomness
     derives from (seed, epoch, step), so that nothing but weights, averages, momenta and the progress has to be saved
     for training to go on bit for bit. A step that is not finite changes none of them; raises NonFiniteError where it is
-    not to be skipped.
+    not to be skipped. The host waits for the device before it yields and every `look_every` steps (None: 50, on a CPU
+    1), whatever comes out: where a step was not finite, those after it are taken anew.
     """
     labels_of = torch.from_numpy(sampler.labels)
     steps = sampler.steps_per_epoch
     total = recipe.epochs * steps
-    stepper = Stepper(fabric, model, network, optimizer, averaged, objective, recipe.clip, Buffers(network))
+    stepper = Stepper(fabric, model, network, optimizer, averaged, objective, recipe.clip)
+    at_once = look_every or (1 if fabric.device.type == "cpu" else 50)
     now = start or Progress()
-    done = now.epoch * steps + now.step
-    pixels: Tensor | None = None  # of the step before, whose memory the next one takes
-    with tqdm(total=total, initial=done, unit="step", disable=None, leave=False) as bar:
+    memory: list[Tensor | None] = [None]  # of the batch before, which the next one takes
+
+    def prepare(batch: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor, float]:
+        """What `Stepper.step` is given; of n visible and then n infrared images."""
+        images = torch.from_numpy(store[rows[batch]]).to(fabric.device)
+        labels = labels_of[batch]
+        require_pairs(labels)
+        generator = _generator(recipe.seed, epoch, step)
+        memory[0] = pixels = augmentation(images, len(batch) // 2, generator, out=memory[0])
+        return pixels, labels.to(fabric.device, non_blocking=True), (epoch * steps + step) / total
+
+    with tqdm(total=total, initial=now.epoch * steps + now.step, unit="step", disable=None, leave=False) as bar:
         while now.epoch < recipe.epochs:
-            model.train()
             epoch, skipped, in_a_row = now.epoch, now.skipped, now.in_a_row
             factor = rate_factor(epoch, warmup_epochs=recipe.warmup_epochs, milestones=recipe.milestones)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * group["lr_scale"] * factor
-            sums: dict[str, Tensor | float] = dict(now.sums)
-            batches = sampler.epoch(epoch)
+            batches = sampler.epoch(epoch).reshape(steps, -1)
+            stepper.begin(now.sums)
             started = time.perf_counter() - now.seconds
+            bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}", refresh=False)
 
-            for step in range(now.step, steps):
-                batch = batches[step].reshape(-1)  # n visible, then n infrared
-                images = torch.from_numpy(store[rows[batch]]).to(fabric.device)
-                labels = labels_of[batch].to(fabric.device)
-                pixels = augmentation(images, len(batch) // 2, _generator(recipe.seed, epoch, step), out=pixels)
-                try:
-                    measured = stepper.step(pixels, labels, (epoch * steps + step) / total)
-                    in_a_row = 0
-                except _StepError as error:
+            step = now.step
+            while step < steps:
+                model.train()
+                pausing = False
+                for ahead in range(step, min(steps, step + (1 if in_a_row else at_once))):
+                    stepper.step(*prepare(batches[ahead], epoch, ahead))
+                    if ahead + 1 < steps and pause():
+                        pausing = True
+                        break
+                seen = stepper.look()
+                step += seen.taken
+                in_a_row = 0 if seen.taken else in_a_row
+                if seen.wrong is not None:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
-                    place = _place(epoch, step, sampler, batch)
-                    _skip_or_stop(recipe, f"{error.what} is not finite at {place}, {error.where}", in_a_row)
-                    measured = {}
-                for name, value in measured.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                bar.update()
-                bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}", refresh=False)
-                if step + 1 < steps and pause():
+                    where = stepper.diagnose(seen.wrong, *prepare(batches[step], epoch, step))
+                    place = _place(epoch, step, sampler, batches[step])
+                    _skip_or_stop(recipe, f"{seen.wrong} is not finite at {place}, {where}", in_a_row)
+                    step += 1
+                bar.update(epoch * steps + step - bar.n)
+                if pausing:
                     seconds = time.perf_counter() - started
-                    so_far = {name: float(value) for name, value in sums.items()}
-                    yield Progress(epoch, step + 1, so_far, seconds, skipped, in_a_row)
-                    model.train()
+                    yield Progress(epoch, step, seen.sums, seconds, skipped, in_a_row)
                     started = time.perf_counter() - seconds
 
             seconds = time.perf_counter() - started
             record = {
                 "epoch": epoch,
                 "lr": recipe.lr * factor,
-                **{name: float(value) / (steps - skipped) for name, value in sums.items()},
+                **{name: value / (steps - skipped) for name, value in seen.sums.items() if steps > skipped},
                 "skipped_steps": skipped,
                 "images_per_second": steps * sampler.batch_size / seconds,
                 "seconds": seconds,
             }
             now = Progress(epoch + 1, in_a_row=in_a_row, record=record)
             yield now
-
-
-class _StepError(ArithmeticError):
-    def __init__(self, what: str, where: str) -> None:
-        super().__init__(what, where)
-        self.what, self.where = what, where
-
-
-@dataclass(frozen=True)
-class Stepper:
-    """One training step of what it holds."""
-
-    fabric: Fabric
-    model: nn.Module
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    averaged: AveragedModel | None
-    objective: Objective
-    clip: float | None
-    buffers: Buffers
-
-    def step(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
-        """One step, and what is to be logged of it. Where it raises `_StepError`, nothing has changed."""
-        self.buffers.keep()
-        embeddings = self.model(images, labels)
-        losses = self.objective(embeddings, labels, progress)
-        measured = {"total": losses.total.detach(), **losses.values}
-        if wrong := first_nonfinite({**losses.values, "total": losses.total}):
-            where = first_layer(self.network, lambda: self.model(images, labels))
-            self.buffers.restore()
-            raise _StepError(wrong, f"first in layer {where}" if where else "every layer's output is finite")
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(losses.total)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        if wrong := first_nonfinite({"the gradient's norm": norm}):
-            self.buffers.restore()
-            raise _StepError(wrong, f"nearest to the loss that of {first_gradient(self.network)}")
-        if self.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip, norm)
-        self.optimizer.step()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.network)
-        return {**measured, "gradient_norm": norm, **correlations(embeddings, labels)}
 
 
 def _skip_or_stop(recipe: Recipe, what: str, in_a_row: int) -> None:

@@ -17,19 +17,23 @@ class NonFiniteError(ArithmeticError):
 
 
 class Buffers:
-    """The buffers of a network (BatchNorm's statistics), which a forward pass changes, as they were before it."""
+    """The buffers of a network (BatchNorm's statistics), which a forward pass changes."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._buffers = list(network.buffers())
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        buffers = list(network.buffers())
+        self._groups = [[one for one in buffers if one.dtype == dtype] for dtype in {one.dtype: 0 for one in buffers}]
+        self._kept = [_flat(group) for group in self._groups]
 
-    def keep(self) -> None:
-        """Take what they are now."""
-        torch._foreach_copy_(self._kept, self._buffers)
+    def settle(self, good: Tensor) -> None:
+        """They stay as they are where `good`, a boolean on their device, is True; else become what they were before."""
+        for group, kept in zip(self._groups, self._kept, strict=True):
+            torch.where(good, _flat(group), kept, out=kept)
+            parts = kept.split([one.numel() for one in group])
+            torch._foreach_copy_(group, [part.view(one.shape) for part, one in zip(parts, group, strict=True)])
 
-    def restore(self) -> None:
-        """Give back what was kept."""
-        torch._foreach_copy_(self._buffers, self._kept)
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([one.flatten() for one in tensors])
 
 
 @torch.no_grad()

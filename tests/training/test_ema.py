@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bdlf.errors import InputError
-from bdlf.training.ema import averaged_copy
+from bdlf.training.ema import Averaged
 
 
 def _moved(model: nn.Module, generator: torch.Generator) -> None:
@@ -21,12 +21,12 @@ def _moved(model: nn.Module, generator: torch.Generator) -> None:
 def test_average_equals_the_recursion_written_out(decay):
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).double()
-    averaged = averaged_copy(model, decay)
+    averaged = Averaged(model, decay)
     expected = None
     history = []
     for t in range(7):
         _moved(model, generator)
-        averaged.update_parameters(model)
+        averaged.update(model, torch.tensor(True))
         now = [tensor.clone() for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point()]
         history.append(now)
         alpha = min(1 - 1 / (t + 1), decay)
@@ -48,4 +48,18 @@ def test_average_equals_the_recursion_written_out(decay):
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
 def test_impossible_decay(decay):
     with pytest.raises(InputError, match=r"ema\.decay"):
-        averaged_copy(nn.Linear(1, 1), decay)
+        Averaged(nn.Linear(1, 1), decay)
+
+
+def test_nothing_moves_where_it_is_told_so():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    averaged = Averaged(model, 0.6)
+    for _ in range(2):
+        _moved(model, generator)
+        averaged.update(model, torch.tensor(True))
+    before = [tensor.clone() for tensor in averaged.module.state_dict().values() if tensor.is_floating_point()]
+    _moved(model, generator)
+    averaged.update(model, torch.tensor(False))
+    after = [tensor for tensor in averaged.module.state_dict().values() if tensor.is_floating_point()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))

@@ -14,10 +14,12 @@ from bdlf.data.augment import Augmentation
 from bdlf.data.sampler import IdentitySampler
 from bdlf.models import BDLF, Backbone, DetailOptions
 from bdlf.objective import Objective
-from bdlf.training.ema import averaged_copy
-from bdlf.training.loop import Progress, Recipe, fit
+from bdlf.training.ema import Averaged
+from bdlf.training.loop import Progress, Recipe, _generator, fit
 from bdlf.training.nonfinite import NonFiniteError
 
+NUMBERS = {_generator(0, number // 2, number % 2).initial_seed(): number for number in range(16)}
+"""Of the steps of a run, by the seed of their augmentation."""
 TERMS = {"id": 1.0, "tri": 1.0, "id_base": 1.0, "skd": 1.0, "id_detail": 1.0, "orth": 1.0}
 
 
@@ -41,15 +43,18 @@ class Run:
             detail=DetailOptions(blocks=1),
         )
         groups = zip(self.network.parameter_groups().values(), scales, strict=True)
-        self.optimizer = torch.optim.SGD([{"params": p, "lr_scale": scale} for p, scale in groups], lr=lr, momentum=0.9)
-        self.model, self.optimizer = self.fabric.setup(self.network, self.optimizer)
-        self.averaged = averaged_copy(self.network, 0.9)
+        self.model = self.fabric.setup_module(self.network)
+        parts = [{"params": parameters, "lr_scale": scale} for parameters, scale in groups]
+        self.optimizer = torch.optim.SGD(parts, lr=lr, momentum=0.9, fused=True)
+        self.averaged = Averaged(self.network, 0.9)
         self.recipe = Recipe(epochs=3, lr=lr, warmup_epochs=2, milestones=(2,), clip=clip, seed=0)
         self.seen: list[torch.Tensor] = []
         self.augmentation = Augmentation(pad=2)
+        self.now = -1  # number of the step that is being taken, over all epochs
 
     def fit(self, **options):
         def spy(images, visible_rows, generator, *, out=None):
+            self.now = NUMBERS[generator.initial_seed()]
             self.seen.append(images.clone())
             out = self.augmentation(images, visible_rows, generator, out=out)
             self.seen.append(out.clone())
@@ -164,32 +169,28 @@ def test_training_goes_on_from_any_step_bit_for_bit(at):
 
 def poison(run: Run, steps: set[int], where: str) -> None:
     """In the steps of these numbers: NaN in a layer's output, in a loss term, or in a gradient."""
-    seen = [-1]
-
-    def count(module, inputs):
-        if torch.is_grad_enabled():  # the search for the layer repeats the step without
-            seen[0] += 1
-
-    run.network.register_forward_pre_hook(count)
 
     def spoil(module, inputs, output):
-        return output * float("nan") if seen[0] in steps else output
+        return output * float("nan") if run.now in steps else output
 
     layer = run.network.backbone.resnet.layer2[0].conv2
     if where == "layer":
         layer.register_forward_hook(spoil)
     elif where == "gradient":
-        layer.weight.register_hook(lambda gradient: gradient * float("nan") if seen[0] in steps else gradient)
+        layer.weight.register_hook(lambda gradient: gradient * float("nan") if run.now in steps else gradient)
     else:
         objective = run.objective
 
-        def losses(*arguments):
-            found = objective(*arguments)
-            if seen[0] in steps:
-                found.values["skd"].fill_(float("inf"))
-            return found
+        class Spoilt:
+            terms = objective.terms
 
-        run.objective = losses
+            def __call__(self, *arguments):
+                found = objective(*arguments)
+                if run.now in steps:
+                    found.values["skd"].fill_(float("inf"))
+                return found
+
+        run.objective = Spoilt()
 
 
 @pytest.mark.parametrize(
@@ -200,13 +201,20 @@ def poison(run: Run, steps: set[int], where: str) -> None:
         ("gradient", r"the gradient's norm is .*, nearest to the loss that of backbone\.resnet\.layer2\.0\.conv2\."),
     ],
 )
-def test_a_step_that_is_not_finite_is_named_and_changes_nothing(where, message):
+@pytest.mark.parametrize(("number", "look_every"), [(2, None), (0, None), (2, 2), (0, 2)])
+def test_a_step_that_is_not_finite_is_named_and_changes_nothing(where, message, number, look_every):
     run, clean = Run(), Run()
-    clean.epochs(1)
-    poison(run, {2}, where)
+    if number:
+        clean.epochs(1)
+    poison(run, {number}, where)
     with pytest.raises(NonFiniteError, match=message) as caught:
-        run.epochs(2)
-    assert re.search(r"not finite at epoch 1, step 0 \(identities \d, \d\)", str(caught.value))
+        list(run.fit(look_every=look_every))
+    place = rf"not finite at epoch {number // 2}, step 0 \(identities \d, \d\)"
+    assert re.search(place, str(caught.value))
+    if not number:
+        momenta = [one["momentum_buffer"] for one in run.optimizer.state.values()]
+        assert momenta and not any(momentum.any() for momentum in momenta), "they start at zero, not at anything"
+        return
     assert all(torch.equal(a, b) for a, b in zip(state(clean), state(run), strict=True))
 
 
@@ -230,6 +238,36 @@ def test_a_skipped_step_is_counted_and_as_if_it_had_not_been(where, caplog):
     assert [record["skipped_steps"] for record in records] == [1, 0, 1]
     alone = next(Run().fit(pause=lambda: True)).sums
     assert all(records[0][name] == pytest.approx(value) for name, value in alone.items()), "the mean of what was done"
+
+
+@pytest.mark.parametrize("look_every", [2, 4, 50])
+def test_when_the_host_looks_changes_nothing(look_every):
+    """Steps after one that was not finite have been launched by then: they are taken anew."""
+
+    def run(bad: set[int], **options):
+        one = Run()
+        one.sampler = IdentitySampler(
+            np.repeat(np.arange(4), 4), np.tile(["vis", "vis", "ir", "ir"], 4), identities=2, images=2, steps=5
+        )
+        one.recipe = replace(one.recipe, on_nonfinite="skip")
+        NUMBERS.update({_generator(0, k // 5, k % 5).initial_seed(): k for k in range(15)})
+        poison(one, bad, "layer")
+        records = [progress.record for progress in one.fit(**options)]
+        return state(one), [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in records]
+
+    for bad in (set(), {0, 6, 7, 12, 14}):
+        tensors, records = run(bad)
+        others, other_records = run(bad, look_every=look_every)
+        assert records == other_records and sum(record["skipped_steps"] for record in records) == len(bad)
+        assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+
+
+def test_an_epoch_of_skipped_steps_has_no_means():
+    run = Run()
+    run.recipe = replace(run.recipe, on_nonfinite="skip")
+    poison(run, {0, 1}, "term")
+    records = run.epochs(2)
+    assert "id" not in records[0] and records[0]["skipped_steps"] == 2 and "id" in records[1]
 
 
 def test_ten_skipped_steps_in_a_row_stop_the_run():
