@@ -12,6 +12,7 @@ import pandas as pd
 import platformdirs
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from bdlf.config import Config, active_weights, terms_in
 from bdlf.config import Dataset as DatasetConfig
@@ -37,6 +38,8 @@ from bdlf.training.nonfinite import POLICIES
 from bdlf.training.schedule import check_schedule
 
 PRECISIONS = ("32-true", "bf16-mixed")
+COMPILES = ("none", "default", "reduce-overhead", "max-autotune")
+"""Modes of torch.compile; `reduce-overhead` and `max-autotune` take CUDA graphs on a GPU."""
 DEVICES = ("auto", "cpu", "cuda")
 TRACKERS = ("wandb", "none")
 _THREADS = torch.get_num_threads()  # PyTorch's choice, which the jobs of a sweep share
@@ -223,6 +226,8 @@ def check_values(config: Config) -> None:
         raise InputError(f"evaluation.feature='{config.evaluation.feature}' is not known; known: {', '.join(EMBEDDED)}")
     if config.precision not in PRECISIONS:
         raise InputError(f"precision='{config.precision}' is not known; known: {', '.join(PRECISIONS)}")
+    if config.compile not in COMPILES:
+        raise InputError(f"compile='{config.compile}' is not known; known: {', '.join(COMPILES)}")
     if config.tracker.name not in TRACKERS:
         raise InputError(f"tracker.name='{config.tracker.name}' is not known; known: {', '.join(TRACKERS)}")
     if config.on_nonfinite not in POLICIES:
@@ -292,6 +297,13 @@ def build_model(config: Config, identities: int, objective: Objective, *, weight
 def device_name(device: torch.device) -> str:
     """For the record: the GPU's name, or the number of CPU threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def set_up(config: Config, fabric: Fabric, network: BDLF) -> nn.Module:
+    """`network`, moved to Fabric's device and compiled where that is asked for, as training calls it."""
+    if config.compile != "none":
+        network.compile(mode=config.compile)  # in place: names of weights, copies and `embed` stay what they are
+    return fabric.setup_module(network)
 
 
 def models_to_score(network: BDLF, averaged: Averaged | None) -> dict[str, BDLF]:

@@ -243,6 +243,7 @@ class Config:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracker: Tracker = field(default_factory=Tracker)
     precision: str = "32-true"  # 32-true | bf16-mixed
+    compile: str = "none"  # the network that is trained: none | torch.compile's default, reduce-overhead, max-autotune
     devices: str = "auto"  # auto | cpu | cuda
     threads: int | None = None  # CPU threads; null: PyTorch's choice
     deterministic: bool = False
@@ -351,6 +352,7 @@ class BenchmarkConfig:
     stage: int = 3
     blocks: int = 6
     precision: str = "32-true"
+    compile: str = "none"
     devices: str = "auto"
     threads: int | None = None
     repeats: int = 5  # of what is slow; ten times as many of what is fast

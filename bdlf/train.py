@@ -149,14 +149,14 @@ def _run(
     parts = _Parts(config, listing, resumed=resumed)
     fabric, table, network = parts.fabric, parts.table, parts.network
     sampler, objective = parts.sampler, parts.objective
-    model = fabric.setup_module(network)
+    model = build.set_up(config, fabric, network)
     optimizer = build.build_optimizer(config.optimizer, network)
     averaged = Averaged(network, config.ema.decay) if config.ema.enabled else None
     store = build.build_store(config, listing)
     rows = build.training_rows(table)
     costs = gflops_per_image(network, config.image.height, config.image.width)
     identity = {key: facts[key] for key in ("run_id", "fingerprint")} | {"commit": source_state()["commit"]}
-    weights = {"model": network, **({"averaged": averaged} if averaged is not None else {})}
+    weights: dict[str, Any] = {"model": network, **({"averaged": averaged} if averaged is not None else {})}
     models = build.models_to_score(network, averaged)
     scorer = Scorer(config, folder, weights, models, store, table, parts.settings, fabric.device, identity)
 

@@ -192,7 +192,7 @@ def test_halves_that_are_no_pairs_are_refused(labels: Tensor) -> None:
 
 
 def test_more_labels_than_features_are_refused() -> None:
-    with pytest.raises(InputError, match="feature 'base' of shape .12, 10.: 24 labels need 24 rows"):
+    with pytest.raises(InputError, match=r"feature 'base' of shape .12, 10.: 24 labels need 24 rows"):
         Objective(ALL_ON)(embeddings(), LABELS[:6].repeat(4), 0.5)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from hydra import compose
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bdlf import build
@@ -98,9 +98,9 @@ class _Step:
         full = training(config)
         torch.manual_seed(0)
         fabric, objective = build.build_fabric(full), build.build_objective(full)
-        self.network: nn.Module = build.build_model(full, identities, objective, weights="none")
+        self.network = build.build_model(full, identities, objective, weights="none")
         self.gflops = gflops_per_image(self.network, config.height, config.width)[0] * config.batch
-        model = fabric.setup_module(self.network)
+        model = build.set_up(full, fabric, self.network)
         self.optimizer = build.build_optimizer(full.optimizer, self.network)
         self.averaged = Averaged(self.network, full.ema.decay)
         self.stepper = Stepper(
@@ -148,6 +148,7 @@ def training(config: BenchmarkConfig) -> Config:
         f"dfe.stage={config.stage}",
         f"dfe.blocks={config.blocks}",
         f"precision={config.precision}",
+        f"compile={config.compile}",
         f"devices={config.devices}",
         f"threads={config.threads or 'null'}",
         f"batch.identities={config.batch // 8}",

@@ -22,6 +22,7 @@ _ELSEWHERE = (
     "dry_run",
     "rerun",
     "debug",
+    "compile",
     "devices",
     "threads",
     "tracker",

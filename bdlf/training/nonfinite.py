@@ -28,7 +28,7 @@ class Buffers:
         """They stay as they are where `good`, a boolean on their device, is True; else become what they were before."""
         for group, kept in zip(self._groups, self._kept, strict=True):
             torch.where(good, _flat(group), kept, out=kept)
-            parts = kept.split([one.numel() for one in group])
+            parts = torch.split(kept, [one.numel() for one in group])
             torch._foreach_copy_(group, [part.view(one.shape) for part, one in zip(parts, group, strict=True)])
 
 

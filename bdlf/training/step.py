@@ -50,7 +50,7 @@ class Stepper:
         self._optimizer, self._objective, self._clip = optimizer, objective, clip
         self._parameters = [one for one in network.parameters() if one.requires_grad]
         self._buffers = Buffers(network)
-        for group in optimizer.param_groups:  # SGD makes momenta without a value in its first step, which may be refused
+        for group in optimizer.param_groups:  # SGD's first step makes momenta without a value, and may be refused
             for one in group["params"] if group.get("momentum") else ():
                 optimizer.state[one].setdefault("momentum_buffer", torch.zeros_like(one))
         device = self._parameters[0].device
@@ -114,14 +114,15 @@ class Stepper:
 
     def diagnose(self, wrong: str, images: Tensor, labels: Tensor, progress: float) -> str:
         """Where in the step that `look` called `wrong` that began. Repeats it as far as its gradient; moves nothing."""
-        if wrong != GRADIENT:
-            layer = first_layer(self._network, lambda: self._model(images, labels))
-            where = f"first in layer {layer}" if layer else "every layer's output is finite"
-        else:
-            self._optimizer.zero_grad(set_to_none=True)
-            self._fabric.backward(self._objective(self._model(images, labels), labels, progress).total)
-            gradient = first_gradient(self._network)
-            where = f"nearest to the loss that of {gradient}" if gradient else "finite when the step was repeated"
-            self._optimizer.zero_grad(set_to_none=True)
+        with torch.compiler.set_stance("force_eager"):  # a compiled network has no layers
+            if wrong != GRADIENT:
+                layer = first_layer(self._network, lambda: self._model(images, labels))
+                where = f"first in layer {layer}" if layer else "every layer's output is finite"
+            else:
+                self._optimizer.zero_grad(set_to_none=True)
+                self._fabric.backward(self._objective(self._model(images, labels), labels, progress).total)
+                gradient = first_gradient(self._network)
+                where = f"nearest to the loss that of {gradient}" if gradient else "finite when the step was repeated"
+                self._optimizer.zero_grad(set_to_none=True)
         self._buffers.settle(torch.zeros_like(self._good))
         return where

@@ -1,4 +1,4 @@
-"""A training step never makes the host wait for a device: it runs on tensors without values, where looking is an error."""
+"""A training step never makes the host wait: it runs on tensors without values, where looking is an error."""
 
 from __future__ import annotations
 
@@ -71,4 +71,3 @@ def test_a_step_does_not_look_at_any_value(stepper, options):
     assert plain.stepped == 2
     with pytest.raises(RuntimeError, match="meta"):
         one.look()
-
