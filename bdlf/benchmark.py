@@ -15,6 +15,7 @@ from bdlf.command import register, run_command
 from bdlf.config import BenchmarkConfig, Config
 from bdlf.errors import InputError
 from bdlf.jobs import DONE
+from bdlf.loading import load
 
 if TYPE_CHECKING:
     from bdlf.benchmarking.measure import Measurement
@@ -32,6 +33,7 @@ def benchmark(config: BenchmarkConfig) -> int:
     if config.batch % 16:
         raise InputError(f"batch={config.batch}: a multiple of 16 is needed (4 visible and 4 infrared images of each)")
 
+    load("bdlf.benchmarking.step")
     import dataclasses
     import os
     from datetime import datetime, timezone
@@ -55,7 +57,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         "startup": suites.startup_suite,
     }
     found: list[Measurement] = []
-    load = os.getloadavg()[0]
+    load_before = os.getloadavg()[0]
     for name in SUITES if config.suite == "all" else (config.suite,):
         for one in run[name](config, device):
             found.append(one)
@@ -64,7 +66,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": build.device_name(device),
         "processors": os.cpu_count(),
-        "load_before": load,
+        "load_before": load_before,
         "configuration": dataclasses.asdict(config),
         "versions": package_versions(),
         **source_state(),

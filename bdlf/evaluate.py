@@ -20,6 +20,7 @@ from bdlf.command import run_command
 from bdlf.config import Dataset, EvaluateConfig
 from bdlf.errors import InputError
 from bdlf.jobs import DONE
+from bdlf.loading import load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +81,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _score_run(config: EvaluateConfig) -> None:
+    load("bdlf.scoring")
     import numpy as np
 
     from bdlf import build
@@ -160,6 +162,7 @@ _NO_PROTOCOL = ("batch", "every", "holdout")
 
 
 def _score_features(config: EvaluateConfig) -> None:
+    load("bdlf.scoring")
     from bdlf import build
     from bdlf.data import fingerprint
     from bdlf.evaluation import score, settings

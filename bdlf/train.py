@@ -9,7 +9,6 @@ Examples
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import logging
 import resource
 import sys
@@ -21,6 +20,7 @@ from bdlf.command import run_command
 from bdlf.config import Config, active_weights
 from bdlf.interruption import Interrupted, Interruption
 from bdlf.jobs import DONE, INTERRUPTED, announce, in_words
+from bdlf.loading import load
 from bdlf.locks import held, remove_left
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def train(config: Config) -> int:
 
 
 def _train(config: Config, stop: Interruption) -> int:
+    load("bdlf.scoring")
     from bdlf import build
     from bdlf.data import fingerprint
     from bdlf.data.published import quick_findings
@@ -306,4 +307,4 @@ def _peak_memory_gib(device: Any) -> float:
 
 
 if __name__ == "__main__":
-    run_command("config", Config, train, __doc__ or "", preload=lambda: importlib.import_module("bdlf.scoring"))
+    run_command("config", Config, train, __doc__ or "", preload=lambda: load("bdlf.scoring"))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from bdlf.data.problems import Problems
 from bdlf.data.tree import Row, read_identities, require_folders, scan
@@ -54,6 +53,8 @@ def read_permutations(root: Path, problems: Problems) -> dict[tuple[int, int], N
     Whole numbers that are stored as floats are cast. Problems: the file holds no such cells (nothing is returned), or a
     cell is no matrix of whole numbers (it is left out).
     """
+    from scipy.io import loadmat  # of no use to most commands
+
     name = PERMUTATIONS
     try:
         if not (root / name).is_file():
