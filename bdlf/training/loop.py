@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from bdlf.data.augment import Augmentation
+from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.objective import Objective, correlations, first_nonfinite
 from bdlf.training.nonfinite import IN_A_ROW, Buffers, NonFiniteError, first_gradient, first_layer
@@ -76,7 +77,7 @@ def fit(
     objective: Objective,
     sampler: IdentitySampler,
     augmentation: Augmentation,
-    store: np.ndarray,
+    store: Images,
     rows: np.ndarray,
     recipe: Recipe,
     *,
@@ -107,10 +108,11 @@ def fit(
             sums: dict[str, Tensor | float] = dict(now.sums)
             batches = sampler.epoch(epoch)
             started = time.perf_counter() - now.seconds
+            coming = store.batches(rows[one.reshape(-1)] for one in batches[now.step :])
 
             for step in range(now.step, steps):
                 batch = batches[step].reshape(-1)  # n visible, then n infrared
-                images = torch.from_numpy(store[rows[batch]]).to(fabric.device)
+                images = next(coming)
                 labels = labels_of[batch].to(fabric.device)
                 pixels = augmentation(images, len(batch) // 2, _generator(recipe.seed, epoch, step), out=pixels)
                 try:
