@@ -20,6 +20,7 @@ from bdlf.config import Optimizer as OptimizerConfig
 from bdlf.data import is_synthetic, listing
 from bdlf.data.augment import Augmentation
 from bdlf.data.holdout import hold_out, train_on_all
+from bdlf.data.images import Images, check_cache, choose_cache
 from bdlf.data.problems import STRICT, Problems
 from bdlf.data.sampler import IdentitySampler
 from bdlf.data.store import open_store
@@ -122,17 +123,19 @@ def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
     return sampler
 
 
-def build_store(config: Config, table: pd.DataFrame) -> np.ndarray:
-    """All images of the listing, decoded (or drawn) once; see `bdlf.data.open_store`."""
-    drawn = config.dataset.name == "synthetic"
-    return open_store(
+def build_store(config: Config, table: pd.DataFrame, device: torch.device) -> Images:
+    """All images of the listing, decoded (or drawn) once; see `bdlf.data.open_store`, `bdlf.data.images.Images`."""
+    image, drawn = config.image, config.dataset.name == "synthetic"
+    choose_cache(config.data.cache, 3 * len(table) * image.height * image.width, device)  # before minutes of decoding
+    store = open_store(
         table,
         None if drawn else config.dataset.root,
-        config.image.height,
-        config.image.width,
+        image.height,
+        image.width,
         cache_dir=config.data.cache_dir or platformdirs.user_cache_dir("bdlf"),
         render=render if drawn else None,
     )
+    return Images(store, device, config.data.cache)
 
 
 def build_augmentation(config: Config) -> Augmentation:
@@ -232,6 +235,7 @@ def check_values(config: Config) -> None:
         raise InputError(f"tracker.name='{config.tracker.name}' is not known; known: {', '.join(TRACKERS)}")
     if config.on_nonfinite not in POLICIES:
         raise InputError(f"on_nonfinite='{config.on_nonfinite}' is not known; known: {', '.join(POLICIES)}")
+    check_cache(config.data.cache)
     accelerator(config.devices)
     selection_rules(config.selection)
     check_schedule(

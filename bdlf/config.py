@@ -53,6 +53,7 @@ class Image:
 @dataclass
 class Data:
     cache_dir: str | None = None  # decoded images; null: the user's cache folder
+    cache: str = "auto"  # where training finds them: device | host | disk; auto: the first with room, on a CPU disk
 
 
 @dataclass

@@ -124,13 +124,13 @@ def _score_run(config: EvaluateConfig) -> None:
     for model in models.values():
         model.to(fabric.device)
 
-    store = build.build_store(run, listing)
+    store = build.build_store(run, listing, fabric.device)
     finished = state["epoch"] == run.schedule.epochs if rule == LAST else folder.result.is_file()
     epoch = state["epoch"] - (not state.get("step"))  # that is done, or under way
     chosen = rule if finished else UNFINISHED + rule
     rows = np.flatnonzero(table["split"] == "test") if config.save_features else None
     (metrics, scores), features = score_models(
-        run, models, store, table, settings, fabric.device, epoch=epoch, selection=chosen, rows=rows
+        run, models, store, table, settings, epoch=epoch, selection=chosen, rows=rows
     )
     protocol = {key: value for key, value in dataclasses.asdict(run.evaluation).items() if key not in _NO_PROTOCOL}
     place = folder.path / "evaluations" / _digest([protocol, chosen, epoch])

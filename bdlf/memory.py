@@ -1,9 +1,11 @@
-"""How the process treats memory that tensors have left."""
+"""The memory that is left, and how the process treats what its tensors have left."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -24,3 +26,16 @@ def give_back_freed_memory() -> None:
     """The opposite, once: what is free goes to the system now, where this system's allocator can be told so (glibc)."""
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
+
+
+def available_memory() -> int:
+    """Bytes of this machine that can be had without swapping (Linux; elsewhere all that it has).
+
+    A limit set on the process from outside, as by a container, is not known here.
+    """
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,6 +14,7 @@ import torch
 
 from bdlf import build
 from bdlf.config import Config
+from bdlf.data.images import Images
 from bdlf.errors import InputError
 from bdlf.evaluation import Scores, Setting, extract, score
 from bdlf.models import BDLF
@@ -32,10 +33,9 @@ Scored = tuple[list[dict[str, Any]], list[Scores]]
 def score_models(
     config: Config,
     models: Mapping[str, BDLF],
-    store: np.ndarray,
+    store: Images,
     table: pd.DataFrame,
     settings: Sequence[Setting],
-    device: torch.device,
     *,
     epoch: int,
     selection: str,
@@ -53,9 +53,7 @@ def score_models(
     for name, model in models.items():
         model.eval()
         embed = partial(model.embed, feature=config.evaluation.feature)
-        features[name] = extract(
-            embed, store, rows, batch_size=config.evaluation.batch, device=device, flip=config.evaluation.flip
-        )
+        features[name] = extract(embed, store, rows, batch_size=config.evaluation.batch, flip=config.evaluation.flip)
         for setting in settings:
             scores.append(score(features[name], rows, table, setting))
             results.append(
@@ -88,14 +86,13 @@ class Scorer:
         folder: RunFolder,
         states: Mapping[str, Any],
         models: Mapping[str, BDLF],
-        store: np.ndarray,
+        store: Images,
         table: pd.DataFrame,
         settings: Mapping[str, Sequence[Setting]],
-        device: torch.device,
         identity: Mapping[str, Any],
     ) -> None:
         self._config, self._folder, self._states, self._models = config, folder, dict(states), dict(models)
-        self._store, self._table, self._device, self._identity = store, table, device, dict(identity)
+        self._store, self._table, self._identity = store, table, dict(identity)
         self._rules = selection_rules(config.selection)
         self._settings = {split: chosen for split, chosen in settings.items() if chosen}
         self._last: Scored | None = None
@@ -136,7 +133,7 @@ class Scorer:
             file = self._folder.selected(rule)
             if not file.is_file():
                 raise InputError(f"{file} is gone, the weights that {rule} chose: start again with rerun=true")
-            state = load_weights(file, self._states, device=self._device)
+            state = load_weights(file, self._states, device=self._store.device)
             self._folder.require_same_run(file, state["run_id"], self._identity["run_id"])
             self._folder.require_fingerprint(state["fingerprint"], self._identity["fingerprint"])
             epoch = state["epoch"] - 1
@@ -149,9 +146,8 @@ class Scorer:
 
     def _score(self, split: str, epoch: int, rule: str) -> Scored:
         return score_models(
-            self._config, self._models, self._store, self._table, self._settings[split], self._device,
-            epoch=epoch, selection=rule,
-        )[0]  # fmt: skip
+            self._config, self._models, self._store, self._table, self._settings[split], epoch=epoch, selection=rule
+        )[0]
 
     def _columns(self, split: str, models: list[str]) -> list[str]:
         return metric_columns(self._settings[split], models, prefix="val-" if split == "val" else "")

@@ -153,13 +153,13 @@ def _run(
     model = build.set_up(config, fabric, network)
     optimizer = build.build_optimizer(config.optimizer, network)
     averaged = Averaged(network, config.ema.decay) if config.ema.enabled else None
-    store = build.build_store(config, listing)
+    store = build.build_store(config, listing, fabric.device)
     rows = build.training_rows(table)
     costs = gflops_per_image(network, config.image.height, config.image.width)
     identity = {key: facts[key] for key in ("run_id", "fingerprint")} | {"commit": source_state()["commit"]}
     weights: dict[str, Any] = {"model": network, **({"averaged": averaged} if averaged is not None else {})}
     models = build.models_to_score(network, averaged)
-    scorer = Scorer(config, folder, weights, models, store, table, parts.settings, fabric.device, identity)
+    scorer = Scorer(config, folder, weights, models, store, table, parts.settings, identity)
 
     saver = Saver(
         folder.checkpoint, {**weights, "optimizer": optimizer}, identity, **dataclasses.asdict(config.checkpoint)
@@ -192,7 +192,7 @@ def _run(
     drawn = "synthetic" in facts["dataset"]
     if config.tracker.pictures or (config.tracker.pictures is None and drawn):
         batch = next(iter(sampler.epoch(0)))
-        tracker.picture("batch", np.vstack([np.hstack(list(store[rows[side]])) for side in batch]))
+        tracker.picture("batch", np.vstack([np.hstack(list(store.take(rows[side]).cpu().numpy())) for side in batch]))
     try:
         # Train: an epoch, its row and its checkpoint, then its scores
         saved = progress

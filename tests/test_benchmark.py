@@ -35,10 +35,17 @@ def test_steps_are_compared_with_a_plain_one_and_grow(measured):
     assert record["configuration"]["blocks"] == 2 and record["versions"]["torch"]
 
 
-@pytest.mark.parametrize(("suite", "count"), [("input", 4), ("evaluation", 6)])
+@pytest.mark.parametrize(("suite", "count"), [("input", 6), ("evaluation", 8)])
 def test_growth_can_be_left_out(measured, suite, count):
     assert len(measured(f"suite={suite}")["measurements"]) == count
-    assert len(measured(f"suite={suite}", "growth=false")["measurements"]) == {"input": 1, "evaluation": 3}[suite]
+    assert len(measured(f"suite={suite}", "growth=false")["measurements"]) == {"input": 3, "evaluation": 5}[suite]
+
+
+def test_embedding_is_compared_with_the_network_alone(measured):
+    rows = measured("suite=evaluation", "growth=false")["measurements"]
+    bare, found = rows["ResNet-50, 64 views of 32 images"], rows["features of 32 images, flip-averaged"]
+    assert bare["items"] == found["items"] == 32
+    assert found["note"].startswith(f"{bare['milliseconds'] / found['milliseconds']:.0%} of the bare")
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from bdlf import build
 from bdlf.command import register
 from bdlf.config import Config, config_folder
+from bdlf.data import images
+from bdlf.errors import InputError
 from bdlf.models import BDLF, Backbone
 
 
@@ -55,6 +57,17 @@ def test_options_reach_the_parts():
     assert network.backbone.resnet.layer4[0].conv1.stride == (2, 2) and network.classifier.out_features == 5
     augmentation = build.build_augmentation(config)
     assert (augmentation.erase, augmentation.pad) == (0.25, 3)
+
+
+def test_images_without_room_are_refused_before_they_are_decoded(monkeypatch, tmp_path):
+    def decode(*_, **__):
+        raise AssertionError("images were decoded")
+
+    monkeypatch.setattr(build, "open_store", decode)
+    monkeypatch.setattr(images, "available_memory", lambda: 2 * 384 * 144 * 3 - 1)
+    config = composed("dataset=sysu", "data.cache=host", f"data.cache_dir={tmp_path}")
+    with pytest.raises(InputError, match=r"data\.cache=host: the images take 0\.3 MiB, .* 0\.3 MiB available: use "):
+        build.build_store(config, pd.DataFrame({"path": ["a", "b"]}), torch.device("cpu"))
 
 
 def test_device_names():

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from bdlf import build
 from bdlf.data import listing
 
 
@@ -42,6 +43,15 @@ def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path
     (folder / "config.yaml").write_text(text.replace("label: null", "label: ${oc.env:HOME}"))
     code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
     assert code == 2 and "interpolation" in err and os.environ["HOME"] not in err
+
+
+def test_an_unknown_place_for_the_images_is_refused_before_they_are_read(
+    tiny_run, command, tmp_path, folder_of, monkeypatch
+):
+    tiny_run()
+    monkeypatch.setattr(build, "build_store", lambda *_: pytest.fail("images were read"))
+    code, _, err = command("evaluate", f"run={folder_of()}", "devices=cpu", "data.cache=ram")
+    assert code == 2 and "data.cache='ram' is not known; known: auto, device, host, disk" in err, err
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bdlf.memory import give_back_freed_memory, keep_freed_memory
+from bdlf.memory import available_memory, give_back_freed_memory, keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
@@ -36,3 +38,13 @@ def test_free_memory_is_given_back_where_that_can_be_told(monkeypatch):
         monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
         give_back_freed_memory()
     assert told == [0]
+
+
+def test_available_memory_is_the_systems_word_or_all_there_is(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(
+        Path, "read_text", lambda _: "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    3 kB\nBuffers: 2 kB\n"
+    )
+    assert available_memory() == 3 * 1024
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert available_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 2**27

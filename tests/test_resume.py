@@ -71,6 +71,17 @@ def test_checkpoints_in_the_middle_of_an_epoch_change_no_number(tiny_run, tmp_pa
     require_same(folder, folder_of())
 
 
+def test_where_the_images_lie_changes_no_number(tiny_run, tmp_path, folder_of):
+    code, out, _ = tiny_run("deterministic=true")
+    assert code == 0 and out.count("images     ") == out.count("MiB on disk") == 1
+    folder = folder_of().rename(tmp_path / "plain")
+    for cache, place in {"host": "in memory", "device": "on the device"}.items():
+        code, out, _ = tiny_run("deterministic=true", f"data.cache={cache}", "rerun=true")
+        assert code == 0 and out.count("images     ") == out.count(f"MiB {place}") == 1
+        require_same(folder, folder_of().with_name("seed0"))
+        (folder_of().parent / "seed0").rename(tmp_path / cache)
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_none_that_is_sound_refused(tiny_run, tmp_path, monkeypatch, folder_of):
     def cut_off() -> Path:
         with monkeypatch.context() as patch:
@@ -173,6 +184,7 @@ BAD = {
     "backbone.weights=missing.pth": "missing.pth",
     "checkpoint.keep=0": "checkpoint.keep=0",
     "on_nonfinite=ignore": "on_nonfinite='ignore'",
+    "data.cache=ram": "data.cache='ram' is not known; known: auto, device, host, disk",
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,11 +18,15 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from bdlf import build
 from bdlf.benchmarking.measure import Measurement, measure
+from bdlf.benchmarking.step import training
 from bdlf.config import BenchmarkConfig
 from bdlf.data import listing
-from bdlf.data.augment import Augmentation
+from bdlf.data.augment import Augmentation, normalize
+from bdlf.data.images import Images
 from bdlf.data.store import open_store
+from bdlf.evaluation import extract
 from bdlf.evaluation.metrics import retrieval_metrics
 
 _STORED = 512
@@ -35,32 +41,52 @@ _SYSU_CAMERAS = {1: "vis", 2: "vis", 3: "ir", 4: "vis", 5: "vis", 6: "ir"}
 
 
 def input_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """From the uint8 store to the augmented, normalised batch on the device; all of the recipe's augmentation is on."""
+    """From the uint8 store to the augmented, normalised batch on the device; all of the recipe's augmentation is on.
+
+    Then the first of that alone, the images as stored on the device, from each place where `data.cache` lets them lie.
+    """
     sizes = [(config.batch, config.height, config.width)]
     sizes += [(config.batch // 2, *sizes[0][1:]), (2 * config.batch, *sizes[0][1:]), (config.batch, 256, 128)]
     random = np.random.default_rng(0)
     for batch, height, width in sizes if config.growth else sizes[:1]:
-        store = random.integers(0, 256, (_STORED, height, width, 3), dtype=np.uint8)
-        work = partial(_batch, store, batch, Augmentation(), device, random, [None])
-        what = f"batch of {batch}, {height} x {width}"
-        yield measure("input", what, work, repeats=10 * config.repeats, device=device, items=batch)
+        with _mapped(random, _STORED, height, width) as store:
+            work = partial(_batch, Images(store, device), batch, Augmentation(), random, [None])
+            what = f"batch of {batch}, {height} x {width}"
+            yield measure("input", what, work, repeats=10 * config.repeats, device=device, items=batch)
+    with _mapped(random, _STORED, config.height, config.width) as store:
+        for cache in ("device", "host", "disk") if device.type == "cuda" else ("host", "disk"):
+            take = partial(_taken, Images(store, device, cache), config.batch, random)
+            what = f"batch of {config.batch} from data.cache={cache}, not augmented"
+            yield measure("input", what, take, repeats=10 * config.repeats, device=device, items=config.batch)
+
+
+@contextmanager
+def _mapped(random: np.random.Generator, images: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """A store of random images in a file that has just been written."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/store.npy", random.integers(0, 256, (images, height, width, 3), dtype=np.uint8))
+        yield np.load(f"{folder}/store.npy", mmap_mode="r")
+
+
+def _taken(images: Images, batch: int, random: np.random.Generator) -> torch.Tensor:
+    return images.take(random.integers(len(images), size=batch))
 
 
 def _batch(
-    store: np.ndarray,
+    images: Images,
     batch: int,
     augmentation: Augmentation,
-    device: torch.device,
     random: np.random.Generator,
     memory: list[torch.Tensor | None],
 ) -> None:
-    images = torch.from_numpy(store[random.integers(len(store), size=batch)]).to(device)
+    taken = _taken(images, batch, random)
     generator = torch.Generator().manual_seed(int(random.integers(1 << 30)))
-    memory[0] = augmentation(images, batch // 2, generator, out=memory[0])
+    memory[0] = augmentation(taken, batch // 2, generator, out=memory[0])
 
 
 def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """Figures of one trial from its similarities, at the published sizes and at twice the gallery."""
+    """Features of images; figures of one trial from its similarities, at the published sizes and twice the gallery."""
+    yield from _embedding(config, device)
     random = np.random.default_rng(0)
     for protocol, (queries, images, identities, query_cameras, gallery_cameras) in SCORED.items():
         for times in (1, 2) if config.growth else (1,):
@@ -74,6 +100,31 @@ def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[
             work = partial(retrieval_metrics, similarity, *pids, *cameras, protocol=protocol)
             what = f"{protocol} trial, {queries:,} x {times * images:,}"
             yield measure("evaluation", what, work, repeats=config.repeats, device=device, items=queries)
+
+
+def _embedding(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+    """`extract` of two batches, each image and its mirror image, and the network alone on as many."""
+    full = training(config)
+    network = build.build_model(full, 1, build.build_objective(full), weights="none").to(device).eval()
+    random = np.random.default_rng(0)
+    rows = np.arange(2 * config.batch)
+    with _mapped(random, len(rows), config.height, config.width) as store:
+        images = Images(store, device)
+        views = normalize(images.take(rows[: config.batch]))
+
+        @torch.inference_mode()
+        def forward() -> None:
+            for _ in range(4):
+                network.embed(views)
+
+        what = f"ResNet-50, {2 * len(rows)} views of {len(rows)} images"
+        bare = measure("evaluation", what, forward, repeats=config.repeats, device=device, items=len(rows))
+        yield bare
+        work = partial(extract, network.embed, images, rows, batch_size=config.batch)
+        what = f"features of {len(rows)} images, flip-averaged"
+        found = measure("evaluation", what, work, repeats=config.repeats, device=device, items=len(rows))
+    note = f"{bare.milliseconds / found.milliseconds:.0%} of the bare forward's rate"
+    yield dataclasses.replace(found, note=note)
 
 
 def startup_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:

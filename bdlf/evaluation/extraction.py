@@ -6,21 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bdlf.data.augment import normalize
+from bdlf.data.images import Images
 from bdlf.errors import InputError
 
 
 @torch.inference_mode()
 def extract(
     embed: Callable[[Tensor], Tensor],
-    store: UInt8[np.ndarray, "n h w 3"],
+    store: Images,
     rows: Int[np.ndarray, " m"],
     *,
     batch_size: int,
-    device: torch.device | str,
     flip: bool = True,
 ) -> Float[np.ndarray, "m c"]:
     """L2-normalised float32 features of the images `rows` of `store`, in the order asked for.
@@ -36,15 +36,14 @@ def extract(
     distinct, position = np.unique(rows, return_inverse=True)
     if distinct[0] < 0 or distinct[-1] >= len(store):
         raise InputError(f"rows {distinct[0]}..{distinct[-1]} are asked of a store of {len(store)} images")
-    batches, batch = [], None
-    for begin in range(0, len(distinct), batch_size):
-        images = torch.from_numpy(np.asarray(store[distinct[begin : begin + batch_size]]))
-        batch = normalize(images.to(device), out=batch if batch is not None and len(batch) == len(images) else None)
+    found, batch = [], None
+    for images in store.batches(distinct[begin : begin + batch_size] for begin in range(0, len(distinct), batch_size)):
+        batch = normalize(images, out=batch if batch is not None and len(batch) == len(images) else None)
         features = embed(batch).float()
         if flip:
             features = features + embed(batch.flip(3)).float()  # the mean's direction: its length goes anyway
-        batches.append(features.cpu())
-    features = torch.cat(batches).double()
+        found.append(features)  # on the device: a copy to the host would wait for it
+    features = torch.cat(found).cpu().double()
     features /= features.norm(dim=1, keepdim=True)
     bad = np.flatnonzero(~torch.isfinite(features).all(dim=1).numpy())
     if bad.size:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bdlf.data.augment import Augmentation
+from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.objective import Objective, require_pairs
 from bdlf.training.ema import Averaged
@@ -77,7 +78,7 @@ def fit(
     objective: Objective,
     sampler: IdentitySampler,
     augmentation: Augmentation,
-    store: np.ndarray,
+    store: Images,
     rows: np.ndarray,
     recipe: Recipe,
     *,
@@ -101,9 +102,8 @@ def fit(
     now = start or Progress()
     memory: list[Tensor | None] = [None]  # of the batch before, which the next one takes
 
-    def prepare(batch: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor, float]:
+    def prepare(images: Tensor, batch: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor, float]:
         """What `Stepper.step` is given; of n visible and then n infrared images."""
-        images = torch.from_numpy(store[rows[batch]]).to(fabric.device)
         labels = labels_of[batch]
         require_pairs(labels)
         generator = _generator(recipe.seed, epoch, step)
@@ -125,9 +125,10 @@ def fit(
             while step < steps:
                 model.train()
                 pausing = False
-                for ahead in range(step, min(steps, step + (1 if in_a_row else at_once))):
-                    stepper.step(*prepare(batches[ahead], epoch, ahead))
-                    if ahead + 1 < steps and pause():
+                ahead = range(step, min(steps, step + (1 if in_a_row else at_once)))
+                for number, images in zip(ahead, store.batches(rows[batches[ahead]]), strict=True):
+                    stepper.step(*prepare(images, batches[number], epoch, number))
+                    if number + 1 < steps and pause():
                         pausing = True
                         break
                 seen = stepper.look()
@@ -135,7 +136,8 @@ def fit(
                 in_a_row = 0 if seen.taken else in_a_row
                 if seen.wrong is not None:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
-                    where = stepper.diagnose(seen.wrong, *prepare(batches[step], epoch, step))
+                    again = prepare(store.take(rows[batches[step]]), batches[step], epoch, step)
+                    where = stepper.diagnose(seen.wrong, *again)
                     place = _place(epoch, step, sampler, batches[step])
                     _skip_or_stop(recipe, f"{seen.wrong} is not finite at {place}, {where}", in_a_row)
                     step += 1

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from bdlf.data.augment import normalize
+from bdlf.data.images import Images
 from bdlf.errors import InputError
 from bdlf.evaluation import extract
 
 STORE = np.random.default_rng(0).integers(0, 256, size=(9, 4, 3, 3), dtype=np.uint8)
+IMAGES = Images(STORE, "cpu")
 WEIGHT = torch.randn(3 * 4 * 3, 5, generator=torch.Generator().manual_seed(0))
 
 
@@ -42,7 +44,7 @@ def one_by_one(rows, flip):
 def test_every_distinct_row_is_embedded_once(flip, sizes):
     rows = np.array([7, 2, 7, 0, 8, 2, 3])  # five distinct ones, out of order
     embed = Counted()
-    features = extract(embed, STORE, rows, batch_size=2, device="cpu", flip=flip)
+    features = extract(embed, IMAGES, rows, batch_size=2, flip=flip)
     assert embed.sizes == sizes
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, one_by_one(rows, flip), atol=1e-6)
@@ -51,9 +53,24 @@ def test_every_distinct_row_is_embedded_once(flip, sizes):
 def test_reads_a_memory_map_and_flips_by_default(tmp_path):
     np.save(tmp_path / "store.npy", STORE)
     store = np.load(tmp_path / "store.npy", mmap_mode="r")
-    features = extract(Counted(), store, np.arange(9), batch_size=4, device=torch.device("cpu"))
+    features = extract(Counted(), Images(store, "cpu"), np.arange(9), batch_size=4)
     np.testing.assert_allclose(features, one_by_one(range(9), flip=True), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("cache", ["device", "host", "disk"])
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 100])
+def test_wherever_the_images_lie_the_features_are_those_of_one_batch_after_the_other(cache, batch_size):
+    rows, found = np.array([7, 2, 7, 0, 8, 2, 3, 5]), []
+    distinct = np.unique(rows)
+    with torch.inference_mode():
+        for begin in range(0, len(distinct), batch_size):
+            batch = normalize(torch.from_numpy(STORE[distinct[begin : begin + batch_size]]))
+            found.append(batch.flatten(1) @ WEIGHT + batch.flip(3).flatten(1) @ WEIGHT)
+    expected = torch.cat(found).double()
+    expected = (expected / expected.norm(dim=1, keepdim=True)).float().numpy()[np.searchsorted(distinct, rows)]
+    features = extract(Counted(), Images(STORE, "cpu", cache), rows, batch_size=batch_size)
+    assert np.array_equal(features, expected)
 
 
 def test_length_is_taken_in_full_precision():
@@ -61,10 +78,9 @@ def test_length_is_taken_in_full_precision():
     for size, dtype in ((300.0, torch.float16), (1e-4, torch.float16), (1e30, torch.float32), (1e-30, torch.float32)):
         features = extract(
             lambda images, size=size, dtype=dtype: torch.full((len(images), 4), size, dtype=dtype),
-            STORE,
+            IMAGES,
             np.array([1, 5]),
             batch_size=2,
-            device="cpu",
         )
         np.testing.assert_allclose(features, np.full((2, 4), 0.5), rtol=1e-6)
 
@@ -78,9 +94,9 @@ def test_a_feature_without_direction_is_refused(value):
         features[(images == normalize(bad)).flatten(1).all(dim=1)] = value
         return features
 
-    assert extract(embed, STORE, np.array([1, 5]), batch_size=2, device="cpu", flip=False).shape == (2, 5)
+    assert extract(embed, IMAGES, np.array([1, 5]), batch_size=2, flip=False).shape == (2, 5)
     with pytest.raises(InputError, match="features of 1 of 3 images, row 6 first, are not finite or of length 0"):
-        extract(embed, STORE, np.array([8, 6, 1]), batch_size=2, device="cpu", flip=False)
+        extract(embed, IMAGES, np.array([8, 6, 1]), batch_size=2, flip=False)
 
 
 @pytest.mark.parametrize(
@@ -88,4 +104,4 @@ def test_a_feature_without_direction_is_refused(value):
 )
 def test_rows_that_are_not_there_are_refused(rows, message):
     with pytest.raises(InputError, match=message):
-        extract(Counted(), STORE, np.array(rows, dtype=np.int64), batch_size=2, device="cpu")
+        extract(Counted(), IMAGES, np.array(rows, dtype=np.int64), batch_size=2)

@@ -19,6 +19,7 @@ ABSURD = {
     "batch.identities": [1, 10**9],
     "batch.images": [0, 10**9],
     "threads": [0, 10**6],
+    "data.cache": ["ram"],
     "dfe.blocks": [0, 10**6],
     "augment.pad": [-1, 16, 10**9],
     "schedule.steps_per_epoch": [0, 10**12],

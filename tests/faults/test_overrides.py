@@ -54,6 +54,7 @@ VALID = {
     "image.height": ["16", "32", "48", "33"],
     "image.width": ["16", "24"],
     "data.cache_dir": ["null", "elsewhere"],
+    "data.cache": ["auto", "device", "host", "disk"],
     "batch.identities": ["2", "3", "4"],
     "backbone.name": ["resnet10", "resnet18", "resnet10"],
     "backbone.weights": ["none"],

@@ -51,6 +51,7 @@ def test_hash_is_of_what_changes_the_result():
             "evaluation.batch=7",
             "evaluation.every=2",
             "data.cache_dir=x",
+            "data.cache=host",
         ),
         *("dataset.split=4", "dataset.root=/else", "variant=full", "dry_run=true", "rerun=true", "sweep=x"),
         *("dataset.follow_links=true", "checkpoint.keep=3"),

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from bdlf.data.augment import Augmentation
+from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.models import BDLF, Backbone, DetailOptions
 from bdlf.objective import Objective
@@ -69,7 +70,7 @@ class Run:
             self.objective,
             self.sampler,
             spy,
-            self.store,
+            Images(self.store, "cpu"),
             self.rows,
             self.recipe,
             **options,
