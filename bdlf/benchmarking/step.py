@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -18,13 +20,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from bdlf import build
 from bdlf.benchmarking.measure import Measurement, matrix_product_gflops, measure
 from bdlf.config import BenchmarkConfig, Checkpoint, Config
+from bdlf.data.images import Images
+from bdlf.data.sampler import IdentitySampler
 from bdlf.models import gflops_per_image
 from bdlf.training.checkpoint import save_checkpoint
 from bdlf.training.ema import Averaged
+from bdlf.training.loop import Progress, fit
 from bdlf.training.nonfinite import Buffers
 from bdlf.training.step import Stepper
 
 _IDENTITIES = 395  # of SYSU-MM01's training set
+_STORED = 512  # images that batches are drawn from
 
 
 def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
@@ -36,6 +42,7 @@ def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measur
     name = f"BDLF, stage {config.stage}, {config.blocks} blocks"
     full = _measured(name, step.parts(), config, device, rate)
     yield Measurement(**vars(full) | {"note": f"{full.milliseconds / plain.milliseconds:.2f} x plain; {full.note}"})
+    yield _loop(step, full, config, device)
     yield from _safety(step, full, config, device)
     del step
     if not config.growth:
@@ -95,22 +102,47 @@ class _Step:
     """A training step as `bdlf.train` takes it, with gradient clipping, averaging and its checks."""
 
     def __init__(self, config: BenchmarkConfig, device: torch.device, identities: int = _IDENTITIES) -> None:
-        full = training(config)
+        full = self.config = training(config)
         torch.manual_seed(0)
-        fabric, objective = build.build_fabric(full), build.build_objective(full)
+        fabric, objective = self.fabric, self.objective = build.build_fabric(full), build.build_objective(full)
         self.network = build.build_model(full, identities, objective, weights="none")
         self.gflops = gflops_per_image(self.network, config.height, config.width)[0] * config.batch
-        model = build.set_up(full, fabric, self.network)
+        model = self.model = build.set_up(full, fabric, self.network)
         self.optimizer = build.build_optimizer(full.optimizer, self.network)
         self.averaged = Averaged(self.network, full.ema.decay)
         self.stepper = Stepper(
             fabric, model, self.network, self.optimizer, self.averaged, objective, full.optimizer.clip
         )
+        self.batch = config.batch
         self.images, self.labels = _batch(config, device)
 
     def parts(self) -> tuple[Callable[[], object], float]:
         """The step, and its 10^9 operations."""
         return lambda: self.stepper.step(self.images, self.labels, 1.0), self.gflops
+
+    def epochs(self, steps: int, store: Images) -> Iterator[Progress]:
+        """Of so many steps each, by the loop of `bdlf.train`, on batches of `store`."""
+        pids = np.arange(len(store)) // 8
+        sampler = IdentitySampler(pids, np.tile(["vis", "ir"], len(pids) // 2), identities=self.batch // 8, steps=steps)
+        recipe = dataclasses.replace(build.build_recipe(self.config), epochs=1 << 20)
+        return fit(
+            self.fabric, self.model, self.network, self.optimizer, self.averaged, self.objective, sampler,
+            build.build_augmentation(self.config), store, np.arange(len(store)), recipe,
+        )  # fmt: skip
+
+
+def _loop(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Measurement:
+    """The same steps by the training loop: what sampling, fetching and augmenting the batches makes them wait."""
+    steps = 50 if device.type == "cuda" else 1
+    shape = (8 * max(_STORED // 8, config.batch // 8), config.height, config.width, 3)
+    store = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    epochs = step.epochs(steps, Images(store, device))
+    what = f"the loop of training, {steps} steps an epoch"
+    found = measure(
+        "step", what, lambda: next(epochs), repeats=config.repeats, device=device, items=steps * config.batch
+    )
+    note = f"{found.milliseconds / steps / full.milliseconds:.3f} x the step alone"
+    return Measurement(**vars(found) | {"note": note})
 
 
 def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
