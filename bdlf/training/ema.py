@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from bdlf.errors import InputError
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
-
-class Averaged(AveragedModel):
-    """A copy of `model` that `update` moves towards it by 1 - min(1 - 1 / (t + 1), decay), t from 0.
+class Averaged(nn.Module):
+    """A copy of `model`, its `module`, that `update` moves towards it by 1 - min(1 - 1 / (t + 1), decay), t from 0.
 
     The warm-up makes it the plain mean of all weights so far until 1 / (t + 1) falls below 1 - decay. BatchNorm's
-    running statistics are averaged too, its integer counters copied [ours]. t is `n_averaged`, on the host.
+    running statistics are averaged too, its integer counters copied [ours]. t is `n_averaged`, always on the host:
+    PyTorch's `AveragedModel`, whose names these are, makes the host wait for a GPU in each update.
 
     Raises:
         InputError: a decay outside [0, 1).
     """
 
+    n_averaged: Tensor
+
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"ema.decay={decay}: a number in [0, 1) is needed")
-        super().__init__(model, multi_avg_fn=self._move, use_buffers=True)
+        super().__init__()
+        self.module = copy.deepcopy(model)
+        self.register_buffer("n_averaged", torch.tensor(0))
         self._decay = decay
-        self._moves: Tensor | None = None
 
+    @torch.no_grad()
     def update(self, model: nn.Module, moves: Tensor) -> None:
         """One step of the average; none of it moves where `moves`, a boolean on the model's device, is False.
 
-        t counts on all the same: a device is not waited for.
+        t counts on all the same: the device is not asked.
         """
-        self._moves = moves
-        self.update_parameters(model)
+        share = max(1 / (int(self.n_averaged) + 1), 1 - self._decay)
+        pairs = list(zip(_state(self.module), _state(model), strict=True))
+        numbers = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
+        counters = [(mean, now) for mean, now in pairs if not mean.is_floating_point()]
+        weights = [moves.to(numbers[0][0].dtype) * share] * len(numbers)
+        torch._foreach_lerp_([mean for mean, _ in numbers], [now for _, now in numbers], weights)
+        if counters:
+            torch._foreach_copy_([mean for mean, _ in counters], [now for _, now in counters])
+        self.n_averaged += 1
 
-    @torch.no_grad()
-    def _move(self, averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:  # all of one dtype
-        assert self._moves is not None  # `update` is how this is called
-        if averaged[0].is_floating_point():
-            share = max(1 / (int(self.n_averaged) + 1), 1 - self._decay)
-            weight = self._moves.to(averaged[0]) * share
-            torch._foreach_lerp_(averaged, current, [weight] * len(averaged))
-        else:
-            torch._foreach_copy_(averaged, current)
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -51,7 +51,9 @@ def stepper(monkeypatch):
             beg=BegOptions(init="kaiming"),
         ).to("meta")
         plain = Plain(network)
-        return plain, Stepper(plain, network, network, plain, Averaged(network, 0.9), objective, 10.0)
+        averaged = Averaged(network, 0.9)
+        assert not averaged.n_averaged.is_meta, "or counting would wait"
+        return plain, Stepper(plain, network, network, plain, averaged, objective, 10.0)
 
     return make
 
