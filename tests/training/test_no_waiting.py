@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from bdlf.data.augment import Augmentation
+from bdlf.data.images import Images
+from bdlf.data.sampler import IdentitySampler
 from bdlf.models import BDLF, Backbone, BegOptions, DetailOptions
 from bdlf.objective import TERMS, Objective
 from bdlf.training.ema import Averaged
+from bdlf.training.loop import Recipe, fit
 from bdlf.training.step import Stepper
 
 ROWS = 8
@@ -58,10 +63,10 @@ def stepper(monkeypatch):
     return make
 
 
-def batch():
-    images = torch.zeros(ROWS, 32, 16, 3, dtype=torch.uint8, device="meta")
+def batch(device):
+    images = torch.zeros(ROWS, 32, 16, 3, dtype=torch.uint8, device=device)
     pixels = Augmentation(pad=2)(images, ROWS // 2, torch.Generator().manual_seed(0))
-    return pixels, torch.zeros(ROWS, dtype=torch.int64, device="meta")
+    return pixels, torch.zeros(ROWS, dtype=torch.int64, device=device)
 
 
 @pytest.mark.parametrize("options", [{}, {"mask_own_identity": True}, {"norm": "shared"}])
@@ -69,7 +74,44 @@ def test_a_step_does_not_look_at_any_value(stepper, options):
     plain, one = stepper(**options)
     one.begin({})
     for progress in (0.1, 0.5):
-        one.step(*batch(), progress)
+        one.step(*batch("meta"), progress)
     assert plain.stepped == 2
     with pytest.raises(RuntimeError, match="meta"):
         one.look()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("look_every", [4, None])
+def test_on_a_gpu_nothing_waits_between_looks(look_every, monkeypatch):
+    objective = Objective(dict.fromkeys(TERMS, 1.0))
+    network = BDLF(Backbone("resnet10"), 4, features=objective.features, logits=objective.logits)
+    fabric = Fabric(accelerator="cuda", devices=1)
+    model = fabric.setup_module(network)
+    groups = [{"params": list(network.parameters()), "lr_scale": 1.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, fused=True)
+    sampler = IdentitySampler(np.repeat(np.arange(4), 4), np.tile(["vis", "ir"], 8), identities=2, images=2, steps=8)
+    store = np.random.default_rng(0).integers(0, 256, (16, 64, 32, 3), dtype=np.uint8)
+    recipe = Recipe(epochs=2, lr=0.01, warmup_epochs=0, milestones=(), clip=10.0, seed=0)
+    taken, looked = Stepper.step, Stepper.look
+
+    def step(self, *arguments):
+        torch.cuda.set_sync_debug_mode("error" if self.number else "default")  # the first makes what the others use
+        self.number += 1
+        taken(self, *arguments)
+
+    def look(self):
+        torch.cuda.set_sync_debug_mode("default")
+        return looked(self)
+
+    monkeypatch.setattr(Stepper, "number", 0, raising=False)
+    monkeypatch.setattr(Stepper, "step", step)
+    monkeypatch.setattr(Stepper, "look", look)
+    averaged = Averaged(network, 0.9)
+    images = Images(store, fabric.device, "device")
+    progress = list(
+        fit(
+            fabric, model, network, optimizer, averaged, objective, sampler, Augmentation(pad=2), images,
+            np.arange(16), recipe, look_every=look_every,
+        )
+    )  # fmt: skip
+    assert progress[-1].epoch == 2 and int(averaged.n_averaged) == 16
