@@ -90,6 +90,7 @@ class Dfe:
     attention_zero_value: bool = False  # W_v starts at zero
     mask_own_identity: bool = False  # rows do not attend to their own identity in the other modality
     norm: str = "per_modality"  # BatchNorm of Z^D: per_modality | shared
+    recompute: bool = False  # less memory for more time: block inputs from their outputs; same result up to rounding
 
 
 @dataclass
@@ -352,6 +353,7 @@ class BenchmarkConfig:
     width: int = 144
     stage: int = 3
     blocks: int = 6
+    recompute: bool = False
     precision: str = "32-true"
     compile: str = "none"
     devices: str = "auto"

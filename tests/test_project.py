@@ -19,7 +19,7 @@ PACKAGE = ROOT / "bdlf"
 FLOORS = {
     "errors": -2,
     "locks": -1,
-    **dict.fromkeys(["files", "config", "naming", "shown", "memory"], 0),
+    **dict.fromkeys(["files", "config", "naming", "shown", "memory", "loading"], 0),
     **dict.fromkeys(["models", "losses", "data", "jobs", "limits"], 1),
     "interruption": 2,
     **dict.fromkeys(["objective", "evaluation", "command"], 2),

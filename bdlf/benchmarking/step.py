@@ -52,6 +52,7 @@ def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measur
         (f"batch {quarter}", {}),
         (f"batch {quarter}, 1 block", {"blocks": 1}),
         (f"batch {quarter}, 8 blocks", {"blocks": 8}),
+        (f"batch {quarter}, activations recomputed", {"recompute": True}),
         (f"batch {quarter}, 256 x 128", {"height": 256, "width": 128}),
         (f"batch {quarter}, 10 x the identities", {"identities": 10 * _IDENTITIES}),
     ):
@@ -179,6 +180,7 @@ def training(config: BenchmarkConfig) -> Config:
         f"image.width={config.width}",
         f"dfe.stage={config.stage}",
         f"dfe.blocks={config.blocks}",
+        f"dfe.recompute={config.recompute}",
         f"precision={config.precision}",
         f"compile={config.compile}",
         f"devices={config.devices}",

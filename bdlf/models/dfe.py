@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from bdlf.errors import InputError
 from bdlf.models.choices import check_choice
 from bdlf.models.heads import bn_neck
+from bdlf.models.recompute import over_channels, recomputed
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class DetailOptions:
     attention_zero_value: bool = False
     mask_own_identity: bool = False
     norm: str = "per_modality"
+    recompute: bool = False
 
 
 class InvertedResidual(nn.Module):
@@ -49,9 +51,30 @@ class InvertedResidual(nn.Module):
             nn.init.zeros_(self.project.weight)
 
     def forward(self, maps: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows channels h w"]:
-        hidden = _Pad.apply(F.relu6(self.expand(maps), inplace=True))
-        out: Tensor = self.project(F.relu6(self.depthwise(hidden), inplace=True))
+        hidden = _Relu6.apply(_Pad.apply(self.expand(maps)))  # padding copies, so it may come first
+        out: Tensor = self.project(_Relu6.apply(self.depthwise(hidden)))
         return out
+
+
+class _Relu6(torch.autograd.Function):
+    """ReLU6 in place, differentiated from its output, which the next convolution keeps anyway.
+
+    `F.relu6(maps, inplace=True)` keeps a copy of its input.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.mark_dirty(maps)
+        out = F.relu6(maps, inplace=True)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        found: Tensor = torch.ops.aten.hardtanh_backward(gradient, out, 0.0, 6.0)
+        return found
 
 
 class _Pad(torch.autograd.Function):
@@ -110,17 +133,18 @@ class InvertibleBlock(nn.Module):
     def forward(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
         a, b = maps.chunk(2, dim=1)
         b = b + self.f1(a)
-        a = a * self._log_scale(b).exp() + self.f2(b)
+        a = a * self.log_scale(b).exp() + self.f2(b)
         return torch.cat([a, b], dim=1)
 
     def inverse(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
         """The input whose `forward` is `maps`, up to rounding."""
         a, b = maps.chunk(2, dim=1)
-        a = (a - self.f2(b)) * (-self._log_scale(b)).exp()
+        a = (a - self.f2(b)) * (-self.log_scale(b)).exp()
         b = b - self.f1(a)
         return torch.cat([a, b], dim=1)
 
-    def _log_scale(self, b: Tensor) -> Tensor:
+    def log_scale(self, b: Float[Tensor, "rows half h w"]) -> Float[Tensor, "rows half h w"]:
+        """s, of b'."""
         s: Tensor = self.f3(b)
         return s.tanh() if self.scale == "tanh" else s
 
@@ -129,21 +153,27 @@ class InvertibleChain(nn.Module):
     """K couplings, each followed by LayerNorm over the channels of every position (Eq. 3) [paper: K = 6].
 
     `couplings` and `norms` are apart: the couplings alone can be inverted, LayerNorm cannot.
+    `recompute`: training keeps one map of each block and computes all others again for the gradients; see `recomputed`.
 
     Raises:
         InputError: fewer than 1 block (the detail branch without blocks is `DetailOptions(invertible=False)`).
     """
 
-    def __init__(self, width: int, *, blocks: int = 6, scale: str = "tanh", init: str = "zero") -> None:
+    def __init__(
+        self, width: int, *, blocks: int = 6, scale: str = "tanh", init: str = "zero", recompute: bool = False
+    ) -> None:
         super().__init__()
         if blocks < 1:
             raise InputError(f"dfe.blocks={blocks}: at least 1 is needed; dfe=off leaves the blocks out")
         self.couplings = nn.ModuleList(InvertibleBlock(width, scale=scale, init=init) for _ in range(blocks))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks))
+        self.recompute = recompute
 
     def forward(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return recomputed(maps, self.couplings, self.norms)
         for coupling, norm in zip(self.couplings, self.norms, strict=True):
-            maps = norm(coupling(maps).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            maps = over_channels(norm, coupling(maps))
         return maps
 
 
@@ -215,7 +245,9 @@ class DetailExtractor(nn.Module):
         self.chain: InvertibleChain | None = None
         self.attention: CrossAttention | None = None
         if options.invertible:
-            self.chain = InvertibleChain(width, blocks=options.blocks, scale=options.scale, init=options.init)
+            self.chain = InvertibleChain(
+                width, blocks=options.blocks, scale=options.scale, init=options.init, recompute=options.recompute
+            )
             self.attention = CrossAttention(
                 width,
                 scaled=options.attention_scaled,

@@ -46,6 +46,7 @@ def canonical(config: Config) -> dict[str, Any]:
     draws_holdout = VALIDATION in rules and config.dataset.name != "sysu"  # which has identities of its own for it
     unused = {
         "dataset": ["root", "follow_links"],
+        "dfe": ["recompute"],
         "evaluation": [
             "batch",
             *([] if rules and config.evaluation.every != 1 else ["every"]),  # a rule scores every epoch anyway

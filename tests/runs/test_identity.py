@@ -54,7 +54,7 @@ def test_hash_is_of_what_changes_the_result():
             "data.cache=host",
         ),
         *("dataset.split=4", "dataset.root=/else", "variant=full", "dry_run=true", "rerun=true", "sweep=x"),
-        *("dataset.follow_links=true", "checkpoint.keep=3"),
+        *("dataset.follow_links=true", "checkpoint.keep=3", "compile=default", "dfe.recompute=true"),
     ]
     for override in same:
         assert run_hash(composed(override)) == run_hash(full), override
