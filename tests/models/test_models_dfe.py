@@ -18,7 +18,7 @@ from bdlf.models import (
     InvertibleBlock,
     InvertibleChain,
 )
-from bdlf.models.dfe import _Pad
+from bdlf.models.dfe import _Pad, _Relu6
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -138,6 +138,21 @@ def test_padding_and_its_gradient_are_those_of_pytorch(size, order):
     weight = random(*padded.shape)
     (gradient,) = torch.autograd.grad((padded * weight).sum(), maps)
     torch.testing.assert_close(gradient, torch.autograd.grad((expected * weight).sum(), maps)[0])
+
+
+def test_relu6_and_its_gradient_are_those_of_pytorch_without_a_copy():
+    maps = torch.cat([3 + 4 * random(40), torch.tensor([0.0, 6.0, -0.0, torch.inf, -torch.inf, torch.nan])])
+    weight = random(46, seed=1)
+    found, expected = (maps.clone().requires_grad_() for _ in range(2))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        out = _Relu6.apply(copied := found.clone())
+    assert [tensor.data_ptr() for tensor in kept] == [out.data_ptr()] == [copied.data_ptr()]
+    torch.testing.assert_close(out, F.relu6(expected), rtol=0, atol=0, equal_nan=True)
+    assert 5 < (out == 0).sum() < 40 and (out == 6).sum() > 5
+    (out * weight).sum().backward()
+    (F.relu6(expected) * weight).sum().backward()
+    assert torch.equal(found.grad, expected.grad)
 
 
 @pytest.mark.parametrize("scaled", [True, False])

@@ -1,164 +1,206 @@
-"""The chain that recomputes its activations against the one that keeps them."""
+"""Blocks whose activations are computed again against the plain chain."""
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
-from bdlf.models import BDLF, Backbone, DetailOptions, InvertibleChain
-from bdlf.objective import TERMS, Objective
-
-WIDTH = 8
+from bdlf.models import BDLF, Backbone, DetailOptions, InvertedResidual, InvertibleChain
 
 
-def chain(blocks: int = 3, *, scale: str = "tanh", dtype: torch.dtype = torch.float64) -> InvertibleChain:
-    """Random everywhere: a block that starts as the identity, or a LayerNorm of ones, would hide mistakes."""
-    random = torch.manual_seed(0)
-    made = InvertibleChain(WIDTH, blocks=blocks, scale=scale, init="default", recompute=True).to(dtype)
-    with torch.no_grad():
-        for norm in made.norms:
-            norm.weight.copy_(0.6 + torch.rand(WIDTH, generator=random))
-            norm.bias.copy_(torch.randn(WIDTH, generator=random))
-    return made.train()
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def maps(dtype: torch.dtype = torch.float64, rows: int = 3) -> torch.Tensor:
-    made = torch.randn(rows, WIDTH, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return made.to(dtype).contiguous(memory_format=torch.channels_last)
+def pair(blocks: int, *, scale: str = "tanh", dtype: torch.dtype = torch.float64, width: int = 12):
+    """A plain and a recomputing chain of the same weights, all of them random."""
+    torch.manual_seed(0)
+    plain = InvertibleChain(width, blocks=blocks, scale=scale, init="default")
+    for k, parameter in enumerate(plain.parameters()):
+        parameter.data += 0.3 * random(*parameter.shape, seed=100 + k, dtype=torch.float32)
+    again = InvertibleChain(width, blocks=blocks, scale=scale, recompute=True)
+    again.load_state_dict(plain.state_dict())
+    return plain.to(dtype), again.to(dtype)
 
 
-def run(made: InvertibleChain, given: torch.Tensor, *, recompute: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Output, and the gradients of the input and of every parameter."""
-    made.recompute = recompute
-    given = given.clone(memory_format=torch.preserve_format).requires_grad_()
-    out = made(given)
-    towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(out.dtype)
-    return out.detach(), list(torch.autograd.grad(out, [given, *made.parameters()], towards))
+def passed(chain: InvertibleChain, maps: torch.Tensor, amp: bool = False):
+    """Output, and gradients by name, of a sum of the outputs with unequal weights."""
+    maps = maps.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        out = chain(maps)
+    (out * random(*out.shape, seed=9, dtype=torch.float32)).sum().backward()
+    return out.detach(), {"maps": maps.grad, **{name: each.grad for name, each in chain.named_parameters()}}
 
 
-def furthest(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """The largest error of a tensor, relative to its norm."""
-    pairs = list(zip(found, expected, strict=True))
-    assert all(one.shape == other.shape and one.dtype == other.dtype for one, other in pairs)
-    return max(float((one - other).norm() / other.norm()) for one, other in pairs)
+def apart(found: dict, expected: dict) -> float:
+    """Largest distance of a gradient from the expected one, in terms of its norm."""
+    assert found.keys() == expected.keys()
+    assert all(each.norm() > 0 for each in expected.values())
+    return max(
+        ((found[k].double() - each.double()).norm() / each.double().norm()).item() for k, each in expected.items()
+    )
 
 
 @pytest.mark.parametrize("scale", ["tanh", "exp"])
 @pytest.mark.parametrize("blocks", [1, 3, 6])
-def test_gradients_are_those_of_the_plain_chain(blocks, scale):
-    made = chain(blocks, scale=scale)
-    (out, found), (plain, expected) = (run(made, maps(), recompute=one) for one in (True, False))
-    assert torch.equal(out, plain) and out.stride() == plain.stride()
-    assert furthest(found, expected) < 1e-9
-    assert all(gradient.any() for gradient in expected)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 5e-6)])
+def test_output_is_the_plain_chains_and_gradients_are_up_to_rounding(scale, blocks, dtype, bound):
+    plain, again = pair(blocks, scale=scale, dtype=dtype)
+    maps = random(4, 12, 5, 3, seed=1, dtype=dtype)
+    (expected, wanted), (out, found) = passed(plain, maps), passed(again, maps)
+    assert torch.equal(out, expected)
+    assert apart(found, wanted) < bound
+    if dtype == torch.float64:
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-9)
 
 
-def test_float32_within_a_thousandth():
-    made = chain(6, dtype=torch.float32)
-    (out, found), (plain, expected) = (run(made, maps(torch.float32), recompute=one) for one in (True, False))
-    assert torch.equal(out, plain) and furthest(found, expected) < 1e-3
+@pytest.mark.parametrize("size", [(3, 1), (1, 1)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_any_size_and_memory_order(size, order):
+    plain, again = pair(2)
+    maps = random(3, 12, *size, seed=1).contiguous(memory_format=order)
+    (expected, wanted), (out, found) = passed(plain, maps), passed(again, maps)
+    assert torch.equal(out, expected) and out.stride() == expected.stride()
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert apart(found, wanted) < 1e-12
 
 
-def test_bfloat16_within_its_own_precision():
-    """Both are compared with float64; what is recovered from float32 maps is no further off than what was kept."""
-    exact = run(chain(3), maps(), recompute=False)[1]
-    errors = []
-    for recompute in (True, False):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            _, found = run(chain(3, dtype=torch.float32), maps(torch.bfloat16), recompute=recompute)
-        assert all(gradient.isfinite().all() for gradient in found)
-        errors.append(furthest([gradient.double() for gradient in found], exact))
-    assert errors[0] < 1.1 * errors[1] < 0.2, errors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("inside", [False, True])
+def test_under_autocast_it_is_as_near_to_float64_as_the_plain_chain(dtype, inside):
+    plain, again = pair(3, dtype=torch.float32, width=32)
+    maps = random(4, 32, 5, 3, seed=1, dtype=dtype)
+    _, exact = passed(copy.deepcopy(plain).double(), maps.double())
+    expected, wanted = passed(plain, maps, amp=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=inside):  # backward inside as well
+        out, found = passed(again, maps, amp=True)
+    assert torch.equal(out, expected) and out.dtype == expected.dtype
+    assert {name: each.dtype for name, each in found.items()} == {name: each.dtype for name, each in wanted.items()}
+    assert apart(wanted, exact) > 0.02  # bfloat16 was used
+    assert apart(found, wanted) < MEASURED[dtype] and apart(found, exact) < 1.5 * apart(wanted, exact)
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-3, -0.05])
-def test_a_channel_that_layer_norm_all_but_removes_does_no_harm(value):
-    """LayerNorm is not inverted: its weights divide nothing."""
-    made = chain(4)
-    with torch.no_grad():
-        made.norms[1].weight[2] = made.norms[1].weight[5] = made.norms[3].weight[0] = value
-    (out, found), (plain, expected) = (run(made, maps(), recompute=one) for one in (True, False))
-    assert torch.equal(out, plain) and furthest(found, expected) < 1e-9
+MEASURED = {torch.bfloat16: 0.2, torch.float32: 0.05}
 
 
-def test_every_function_is_evaluated_once_each_way():
-    made, calls = chain(3), []
-    for coupling in made.couplings:
-        for name in ("f1", "f2", "f3"):
-            getattr(coupling, name).register_forward_hook(lambda *_, name=name: calls.append(name))
-    out = made(maps().requires_grad_())
-    assert sorted(calls) == sorted(["f1", "f2", "f3"] * 3)
-    calls.clear()
+def test_what_backward_computes_again_is_in_the_forward_pass_arithmetic():
+    _, chain = pair(2, dtype=torch.float32)
+    kinds = []
+    for module in chain.modules():
+        if isinstance(module, InvertedResidual):
+            module.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+    passed(chain, random(2, 12, 4, 2, dtype=torch.float32), amp=True)
+    assert kinds == [torch.bfloat16] * 12
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-30, 1e-3])
+def test_small_weights_of_layernorm_do_no_harm(weight):
+    plain, again = pair(3, dtype=torch.float32)
+    for chain in (plain, again):
+        for norm in chain.norms:
+            norm.weight.data[3:9] = weight
+    maps = random(4, 12, 5, 3, seed=1, dtype=torch.float32)
+    (_, wanted), (_, found) = passed(plain, maps), passed(again, maps)
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= 5e-6 * gradient.norm(), name
+
+
+def test_each_function_runs_once_in_each_direction():
+    _, chain = pair(3)
+    runs = Counter()
+    for name, module in chain.named_modules():
+        if isinstance(module, InvertedResidual):
+            module.register_forward_hook(lambda module, given, out, name=name: runs.update([name]))
+    maps = random(2, 12, 4, 2).requires_grad_()
+    out = chain(maps)
+    assert len(runs) == 9 and set(runs.values()) == {1}
     out.sum().backward()
-    assert sorted(calls) == sorted(["f1", "f2", "f3"] * 3)
+    assert len(runs) == 9 and set(runs.values()) == {2}
 
 
-def test_one_map_is_kept_for_each_block():
-    made = chain(4)
-    own = {parameter.data_ptr() for parameter in made.parameters()}
-    saved = made(maps().requires_grad_()).grad_fn.saved_tensors
-    assert [tensor.nbytes for tensor in saved if tensor.data_ptr() not in own] == 4 * [maps().nbytes]
-
-
-def test_the_plain_chain_keeps_many_times_as_much():
-    made, sizes = chain(4), {}
-    made.recompute = False
-    own = {parameter.data_ptr() for parameter in made.parameters()}
+def saved(chain: InvertibleChain, maps: torch.Tensor) -> int:
+    """Elements, other than of parameters, that a forward pass keeps for the gradients."""
+    own = {each.data_ptr() for each in chain.parameters()}
+    kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        sizes[tensor.data_ptr()] = tensor.nbytes
+        if tensor.data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // tensor.element_size()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = made(maps().requires_grad_())
-    assert sum(size for place, size in sizes.items() if place not in own) > 8 * 4 * maps().nbytes
-    out.sum().backward()  # until here it is all held
+        out = chain(maps)
+    assert out.requires_grad
+    return sum(kept.values())
 
 
-def test_only_training_recomputes():
-    made = chain()
-    expected = run(made, maps(), recompute=False)[0]
-    made.recompute = True
-    assert made(maps().requires_grad_()).grad_fn.name() == "_ChainBackward"
-    assert torch.equal(made.eval()(maps()), expected)
-    assert made(maps().requires_grad_()).grad_fn.name() != "_ChainBackward"
+def test_one_map_of_a_block_is_kept():
+    maps = random(2, 12, 8, 6, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    for blocks in (1, 3, 6):
+        plain, again = pair(blocks, dtype=torch.float32)
+        assert saved(again, maps) == blocks * maps.numel()
+        assert saved(plain, maps) > 8 * blocks * maps.numel()
 
 
-def test_parameters_that_do_not_learn_are_left_alone():
-    made = chain()
-    expected = run(made, maps(), recompute=False)[1]
-    frozen = made.couplings[1].f2.expand.weight.requires_grad_(False)
-    made.recompute = True
-    made(maps().requires_grad_()).sum().backward()
-    assert frozen.grad is None and made.couplings[1].f2.project.weight.grad is not None
-    assert len(expected) == 1 + len(list(made.parameters()))
+@pytest.mark.parametrize("frozen", ["f2", "norms", "couplings", ""])
+@pytest.mark.parametrize("learning", [True, False])
+def test_only_what_learns_gets_a_gradient(frozen, learning):
+    gradients = []
+    for chain in pair(2):
+        for name, parameter in chain.named_parameters():
+            parameter.requires_grad_(not (frozen and frozen in name))
+        maps = random(2, 12, 4, 2).requires_grad_(learning)
+        chain(maps).square().sum().backward()
+        gradients.append({"maps": maps.grad, **{name: each.grad for name, each in chain.named_parameters()}})
+    for name, gradient in gradients[0].items():
+        assert (gradient is None) == (gradients[1][name] is None), name
+        assert gradient is None or torch.allclose(gradients[1][name], gradient), name
 
 
-def test_a_step_of_the_whole_network_has_the_same_gradients():
-    torch.manual_seed(0)
-    objective = Objective(dict.fromkeys(TERMS, 1.0))
-    plain = BDLF(
-        Backbone("resnet10"),
-        4,
-        features=objective.features,
-        logits=objective.logits,
-        detail=DetailOptions(blocks=2, init="default"),
-    ).double()
-    other = copy.deepcopy(plain)
-    other.detail.chain.recompute = True
-    labels = torch.tensor([0, 0, 2, 2, 3, 3]).repeat(2)
-    images = torch.randn(12, 3, 32, 16, dtype=torch.float64)
-    for network in (plain, other):
-        objective(network.train()(images, labels), labels, 1.0).total.backward()
-    for (name, one), two in zip(plain.named_parameters(), other.parameters(), strict=True):
-        if one.requires_grad:
-            torch.testing.assert_close(
-                two.grad, one.grad, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
-            )
+def test_without_training_it_is_the_plain_chain(monkeypatch):
+    _, chain = pair(2)
+    maps = random(2, 12, 4, 2).requires_grad_()
+    assert "_Chain" in chain(maps).grad_fn.name()
+    assert "_Chain" not in chain.eval()(maps).grad_fn.name()
+    monkeypatch.setattr("bdlf.models.dfe.recomputed", None)
+    with torch.no_grad():
+        chain.train()(maps)
 
 
-def test_the_option_arrives():
-    made = BDLF(Backbone("resnet10"), 4, features=["detail"], logits=[], detail=DetailOptions(blocks=1, recompute=True))
-    assert made.detail.chain.recompute
+def test_weights_changed_before_the_backward_pass_are_noticed():
+    _, chain = pair(1)
+    out = chain(random(2, 12, 4, 2))
+    with torch.no_grad():
+        chain.couplings[0].f1.project.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_step_of_the_whole_model(amp):
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = BDLF(
+            Backbone("resnet10"),
+            7,
+            features={"detail"},
+            logits={"comprehensive", "detail", "base"},
+            detail=DetailOptions(blocks=2, init="default", recompute=recompute),
+        )
+        assert model.detail.chain.recompute == recompute
+        images = random(6, 3, 32, 32, seed=1, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            out = model(images)
+        sum((value**2).sum() for value in out.logits.values()).backward()
+        gradients.append({name: each.grad for name, each in model.named_parameters() if each.requires_grad})
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        gradients[-1]["a stepped weight"] = model.detail.chain.couplings[0].f1.expand.weight.detach()
+    chain = partial(filter, lambda name: "detail.chain" in name)
+    assert len(list(chain(gradients[0]))) == 2 * (9 + 2)
+    assert apart(gradients[1], gradients[0]) < (0.1 if amp else 1e-4)

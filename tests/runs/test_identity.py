@@ -79,6 +79,7 @@ def test_hash_is_of_what_changes_the_result():
     assert len({run_hash(full), *hashes}) == len(other) + 1
     for switch, unused in [("ema=off", "ema.decay=0.5"), ("loss/skd=off", "loss.skd.delta=0.1")]:
         assert run_hash(composed(switch)) == run_hash(composed(switch, unused)) != run_hash(full)
+    assert run_hash(composed("dfe.stage=2")) == run_hash(composed("dfe.stage=2", "dfe.recompute=true"))
     for first, second in product(
         ["variant=baseline"], ["dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"]
     ):
