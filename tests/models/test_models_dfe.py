@@ -140,6 +140,18 @@ def test_padding_and_its_gradient_are_those_of_pytorch(size, order):
     torch.testing.assert_close(gradient, torch.autograd.grad((expected * weight).sum(), maps)[0])
 
 
+def test_under_autocast_only_the_convolutions_are_in_half_precision():
+    chain = InvertibleChain(8, blocks=2, init="default")
+    kinds = {}
+    for name, module in chain.named_modules():
+        module.register_forward_hook(lambda module, given, out, name=name: kinds.update({name: out.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = chain(torch.randn(2, 8, 4, 3).bfloat16())
+    assert out.dtype == torch.float32
+    assert {kinds[f"norms.{k}"] for k in range(2)} == {kinds[f"couplings.{k}"] for k in range(2)} == {torch.float32}
+    assert {kinds[f"couplings.1.f{k}.project"] for k in (1, 2, 3)} == {torch.bfloat16}
+
+
 def test_relu6_and_its_gradient_are_those_of_pytorch_without_a_copy():
     maps = torch.cat([3 + 4 * random(40), torch.tensor([0.0, 6.0, -0.0, torch.inf, -torch.inf, torch.nan])])
     weight = random(46, seed=1)
