@@ -75,8 +75,8 @@ class Stepper:
         self._fabric.backward(losses.total)
         norm = torch.nn.utils.get_total_norm([one.grad for one in self._parameters if one.grad is not None])
 
-        checked = [*losses.values.values(), losses.total.detach(), norm]
-        wrong = ~torch.stack(checked).isfinite()
+        total = losses.total.detach()
+        wrong = ~torch.stack([*losses.values.values(), total, norm]).isfinite()  # in the order of `_checked`
         self._wrong.logical_or_(wrong & self._good)
         self._good.logical_and_(~wrong.any())
 
@@ -88,7 +88,7 @@ class Stepper:
         if self._averaged is not None:
             self._averaged.update(self._network, self._good)
 
-        logged = {"total": checked[-2], **losses.values, "gradient_norm": norm, **correlations(embeddings, labels)}
+        logged = {"total": total, **losses.values, "gradient_norm": norm, **correlations(embeddings, labels)}
         values = torch.stack([value.double() for value in logged.values()])
         if self._sums is None:
             self._logged = list(logged)
