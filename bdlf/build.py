@@ -14,10 +14,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from bdlf.config import Config, active_weights, terms_in
+from bdlf.active import active_weights, flat
+from bdlf.config import Config, terms_in
 from bdlf.config import Dataset as DatasetConfig
 from bdlf.config import Optimizer as OptimizerConfig
-from bdlf.data import is_synthetic, listing
+from bdlf.data import listing
 from bdlf.data.augment import Augmentation
 from bdlf.data.holdout import hold_out, train_on_all
 from bdlf.data.images import Images, check_cache, choose_cache
@@ -32,6 +33,7 @@ from bdlf.memory import keep_freed_memory
 from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.models.embeddings import Embeddings
 from bdlf.objective import Objective
+from bdlf.runs.identity import dataset_id
 from bdlf.runs.selection import VALIDATION, selection_rules
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Recipe
@@ -64,9 +66,8 @@ def build_listing(
 
 
 def dataset_name(config: DatasetConfig) -> str:
-    """`regdb`, or `regdb (synthetic)` where the images were drawn by this package."""
-    drawn = config.name != "synthetic" and config.root is not None and is_synthetic(config.root)
-    return f"{config.name} (synthetic)" if drawn else config.name
+    """The dataset's name beside every number: `regdb`, or `regdb-synthetic` for a tree that this package has drawn."""
+    return dataset_id(config)
 
 
 def build_fabric(config: Config) -> Fabric:
@@ -167,7 +168,7 @@ def build_validation_settings(config: Config, table: pd.DataFrame) -> list[Setti
 
 def build_objective(config: Config) -> Objective:
     """The terms that are on, with their weights and options."""
-    weights = active_weights(config.loss, config.dfe)
+    weights = active_weights(flat(config))
     terms = terms_in(config.loss)
     options = {}
     for name in weights:
@@ -285,6 +286,7 @@ def build_model(config: Config, identities: int, objective: Objective, *, weight
         weights=weights or config.backbone.weights,
         last_stride=config.backbone.last_stride,
         pooling=config.backbone.pooling,
+        seed=config.seed,
     )
     dfe = dataclasses.asdict(config.dfe)
     return BDLF(
@@ -295,6 +297,7 @@ def build_model(config: Config, identities: int, objective: Objective, *, weight
         stage=dfe.pop("stage"),
         detail=DetailOptions(invertible=dfe.pop("enabled"), **dfe),
         beg=BegOptions(**dataclasses.asdict(config.beg)),
+        seed=config.seed,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,15 +15,16 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import BooleanNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bdlf import jobs
+from bdlf import sweep_records
 from bdlf.config import config_folder
 from bdlf.errors import HeldError, InputError, StorageError
-from bdlf.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT
+from bdlf.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT, announce
 from bdlf.shown import printable, shortened
 
 _LONGEST = 1500  # letters of an error
@@ -59,8 +60,10 @@ def run_command(
     line, examples; `--help` shows both. The jobs of a sweep run in processes of their own, started from one that has
     called `preload`; one that fails never stops the others, and a table says what became of each.
     """
-    records: list[dict[str, Any]] = []
-    codes: list[int] = []
+    records: list[sweep_records.JobRecord] = []
+    sweeps: set[Path] = set()  # where the records are
+    codes: list[int] = []  # of a command that is no sweep
+    call, home = sweep_records.new_call(), os.getpid()  # a launcher carries both to other processes, within `job`
     sys.argv[1:] = _in_order(sys.argv[1:])
 
     def job(composed: DictConfig) -> int:
@@ -70,20 +73,27 @@ def run_command(
             return codes[-1]
         if preload is not None and not records and sys.platform == "linux":  # forked with care elsewhere: from nothing
             preload()
-        started = time.perf_counter()
-        code, facts = jobs.run_apart(lambda: _run_job(composed, schema, task))
-        seconds = time.perf_counter() - started
-        records.append(jobs.job_record(current.job.num, current.overrides.task, code, facts, seconds))
-        if "sweep" in composed and not OmegaConf.select(composed, "dry_run", throw_on_resolution_failure=False):
-            jobs.keep(Path(current.sweep.dir), records[-1])
-        if code in (INTERRUPTED, STOPPED) and records[-1]["state"] != "held":
-            sys.exit(code)  # the rest of the sweep too
-        return code
+        recorded = "sweep" in composed and not OmegaConf.select(composed, "dry_run", throw_on_resolution_failure=False)
+        sweep = Path(current.sweep.dir) if recorded else None
+        record = sweep_records.run_job(
+            lambda: _run_job(composed, schema, task),
+            current.job.num,
+            current.overrides.task,
+            call=call,
+            sweep=sweep,
+        )
+        records.append(record)
+        if sweep is not None:
+            sweeps.add(sweep)
+        elif os.getpid() != home and record.state not in ("finished", "skipped", "would run"):
+            raise _JobElsewhereError(f"job {record.job} {record.state}: {record.reason}")
+        if record.code in (INTERRUPTED, STOPPED) and record.state != "held":
+            sys.exit(record.code)  # the rest of the sweep too
+        return record.code or DONE
 
     register(schema, name)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through: they are put in one line below
-    jobs.begin_call()
-    stopped = DONE
+    stopped, unexpected = DONE, None
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(_help(name, folder, about, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
@@ -91,7 +101,7 @@ def run_command(
         try:
             hydra.main(version_base="1.3", config_path=str(config_folder("conf") / folder), config_name=name)(job)()
         except SystemExit as left:
-            if not records:
+            if codes or not _is_sweep(sys.argv[1:]):
                 raise
             stopped = left.code if isinstance(left.code, int) else FAILED
     except (HydraException, OmegaConfBaseException, OverflowError) as error:
@@ -102,38 +112,71 @@ def run_command(
     except OSError as error:  # Hydra cannot write where a sweep's output goes
         _print_error(f"{_one_line(str(error))}; choose another output=")
         sys.exit(WRONG_INPUT)
+    except _JobElsewhereError as error:
+        _print_error(str(error))
+        sys.exit(FAILED)
     except Exception as error:  # Hydra fails as it pleases on words that it did not expect
-        if "debug=true" in sys.argv:
+        if _asks_for_debug(sys.argv[1:]):
             raise
-        _print_error(_of_words(error, sys.argv[1:]))
-        sys.exit(WRONG_INPUT)
+        unexpected = error
     except KeyboardInterrupt:
         sys.exit(STOPPED)
-    if codes or not (records or _is_sweep(sys.argv[1:])):
+    if codes:
         sys.exit(next((code for code in codes if code != DONE), DONE))
-    place = _sweep_folder(name, folder, sys.argv[1:])
-    records = records or jobs.kept(place)  # another launcher runs the jobs elsewhere
-    jobs.show(records, place if (place / "jobs.csv").is_file() else None)
-    sys.exit(stopped or jobs.exit_code(records))
+    if not records and _is_sweep(sys.argv[1:]):  # another launcher may have run the jobs in other processes
+        try:
+            place = _sweep_folder(name, folder, sys.argv[1:])
+            records, sweeps = sweep_records.end_call(place, call), {place}
+        except InputError as error:
+            _print_error(f"the records of the jobs cannot be read: {error}")
+            stopped = FAILED
+    if unexpected is not None:
+        _print_error(
+            _of_words(unexpected, sys.argv[1:]) if not records else f"the launcher failed: {_named(unexpected)}"
+        )
+        stopped = FAILED if records else WRONG_INPUT
+    if records:
+        sweep_records.show(records, [place / "jobs.csv" for place in sorted(sweeps) if (place / "jobs.csv").is_file()])
+    sys.exit(stopped or sweep_records.exit_code(records))
+
+
+class _JobElsewhereError(Exception):
+    """A job that another launcher ran in another process did not succeed, and no record says so."""
 
 
 def _is_sweep(words: list[str]) -> bool:
-    return any(word in ("-m", "--multirun") or word.startswith("sweeps=") for word in words)
+    return any(re.match(r"(-m|--multirun)$|\+{0,2}(sweeps|hydra\.mode)=", word) for word in words)
 
 
 def _sweep_folder(name: str, folder: str, words: list[str]) -> Path:
-    """Where the jobs of the sweep that the command line asks for are recorded."""
-    named = [word for word in words if word.startswith(("output=", "sweep=", "sweeps=", "hydra.sweep.dir="))]
-    with hydra.initialize_config_dir(str(config_folder("conf") / folder), version_base="1.3"):
-        composed = hydra.compose(name, named, return_hydra_config=True)
-    return Path(composed.hydra.sweep.dir)
+    """Where the jobs of the sweep that the command line asks for are recorded.
+
+    Raises `InputError` where the sweep has several outputs.
+    """
+    named = [word for word in words if re.match(r"\+{0,2}(output|sweep|sweeps|hydra\.sweep\.dir)=", word)]
+    try:
+        with hydra.initialize_config_dir(str(config_folder("conf") / folder), version_base="1.3"):
+            composed = hydra.compose(name, named, return_hydra_config=True)
+        return Path(composed.hydra.sweep.dir)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{_one_line(str(error))}; give one output= and one sweep=") from error
+
+
+def _asks_for_debug(words: list[str]) -> bool:
+    """Whether the command line sets `debug` to what Hydra takes for true. It may be one that Hydra cannot compose."""
+    asked = False
+    for word in words:
+        if re.match(r"\+{0,2}debug=", word):
+            with contextlib.suppress(HydraException, OmegaConfBaseException):
+                asked = BooleanNode(OverridesParser.create().parse_override(word).value())._value() is True
+    return asked
 
 
 def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> int:
     debug = False
 
     def say(reason: str, remedy: str = "") -> None:
-        jobs.announce(reason=reason)
+        announce(reason=reason)
         _print_error(reason + remedy)
 
     try:
@@ -148,7 +191,7 @@ def _run_job(composed: DictConfig, schema: type, task: Callable[[Any], int]) -> 
             raise
         say(_one_line(str(error)))
         if isinstance(error, HeldError):
-            jobs.announce(state="held")
+            announce(state="held")
             return INTERRUPTED
         return FAILED if isinstance(error, StorageError) else WRONG_INPUT
     except KeyboardInterrupt:
@@ -166,8 +209,11 @@ def _of_words(error: Exception, words: list[str]) -> str:
     if "Config group override must be a string" in str(error):
         numbers = [word for word in words if re.fullmatch(r"[\w/]+=[\d.]+", word) and "." not in word.split("=")[0]]
         return f"the options of a group are names, not numbers; look at {', '.join(numbers)}"
-    why = f"{type(error).__name__}: {shortened(_one_line(str(error)), 200)}"
-    return f"Hydra cannot read the options ({why}); they are {shortened(' '.join(words), 1000)}"
+    return f"Hydra cannot read the options ({_named(error)}); they are {shortened(' '.join(words), 1000)}"
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(_one_line(str(error)), 200)}"
 
 
 def _print_error(line: str) -> None:

@@ -8,21 +8,11 @@ Nothing here imports torch: `--help` and a typo answer at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
-
-LOSS_GROUPS: dict[str, tuple[str, ...]] = {
-    "app": ("fkl", "dkl", "dcorr"),
-    "cmf": ("id_fused", "fbkl"),
-    "detail": ("id_detail", "odkl"),
-}
-"""Terms that the paper switches together: Eqs. 15, 19 and 8."""
-_OF_DETAIL = (*LOSS_GROUPS["app"], "skd")
-"""Terms that compare with Z^D."""
 
 
 @dataclass
@@ -41,6 +31,7 @@ class Dataset:
     follow_links: bool = False  # to files outside of root
     split: int = 1  # RegDB's split, 1..10
     seed: int = 0  # of the synthetic identities, and of those held out; independent of the run's seed
+    drawn: bool | None = None  # recorded by a run: whether bdlf.synthesize wrote the tree at root
     synthetic: Synthetic = field(default_factory=Synthetic)
 
 
@@ -75,6 +66,7 @@ class Augment:
 class Backbone:
     name: str = "resnet50"  # resnet50 | resnet18 | resnet10
     weights: str = "imagenet"  # imagenet | none | a file
+    weights_sha256: str | None = None  # recorded by a run: the content of that file
     last_stride: int = 1
     pooling: str = "gem"  # gem | avg
 
@@ -368,33 +360,6 @@ def terms_in(loss: Loss) -> dict[str, Term]:
     """Every term of the schema by name, in the order of the schema."""
     values = ((f.name, getattr(loss, f.name)) for f in dataclasses.fields(loss))
     return {name: value for name, value in values if isinstance(value, Term)}
-
-
-def active_weights(loss: Loss, dfe: Dfe) -> dict[str, float]:
-    """Weight of every term that is on.
-
-    A term's own switch wins; left at None it follows its group. The group `detail` left at None is on whenever Z^D is
-    built anyway: with the DFE module, or for a term of `app` or `skd` (Table 2's row without DFE).
-    """
-    group_of = {term: group for group, members in LOSS_GROUPS.items() for term in members}
-    terms = terms_in(loss)
-
-    def is_on(name: str, group_on: bool) -> bool:
-        own = terms[name].enabled
-        return (group_on if own is None else own) and terms[name].weight != 0
-
-    switched = {
-        name: is_on(name, bool(getattr(loss, group_of[name]).enabled) if name in group_of else True) for name in terms
-    }
-    if loss.detail.enabled is None:
-        built = dfe.enabled or any(switched[name] for name in _OF_DETAIL)
-        switched |= {name: is_on(name, built) for name in LOSS_GROUPS["detail"]}
-    return {name: terms[name].weight for name, on in switched.items() if on}
-
-
-def needs_detail(terms: Iterable[str]) -> bool:
-    """Whether one of these terms is of Z^D."""
-    return not {*_OF_DETAIL, *LOSS_GROUPS["detail"]}.isdisjoint(terms)
 
 
 def config_folder(name: str) -> Path:

@@ -3,7 +3,7 @@
 Examples
   python -m bdlf.evaluate run=outputs/sysu/full-1a2b3c4d/seed0 evaluation.mode=indoor save_features=true
   python -m bdlf.evaluate features=theirs.npz dataset=sysu evaluation.gallery=official evaluation.shots=10
-  python -m bdlf.evaluate 'splits=outputs/regdb/full-*/seed0'
+  python -m bdlf.evaluate 'splits=outputs/regdb/full-1a2b3c4d/seed0'
 """
 
 from __future__ import annotations
@@ -89,8 +89,7 @@ def _score_run(config: EvaluateConfig) -> None:
     from bdlf.evaluation.features_file import write_features
     from bdlf.runs.folder import RunFolder, read_config
     from bdlf.runs.selection import LAST, UNFINISHED, selection_rules
-    from bdlf.scoring import load_weights, score_models
-    from bdlf.training.ema import Averaged
+    from bdlf.scoring import build_run_models, load_weights, score_models
 
     assert config.run is not None
     folder = RunFolder(Path(config.run))
@@ -113,16 +112,10 @@ def _score_run(config: EvaluateConfig) -> None:
     table = build.build_partition(run, listing)
     settings = build.build_settings(run, table)
     fabric = build.build_fabric(run)
-    trained = len(build.build_sampler(run, table).pids)
-    network = build.build_model(run, trained, build.build_objective(run), weights="none")
-    averaged = Averaged(network, run.ema.decay) if run.ema.enabled else None
-    file = folder.checkpoint if rule == LAST else folder.selected(rule)
-    state = load_weights(file, {"model": network, **({"averaged": averaged} if averaged is not None else {})})
+    of_run = build_run_models(run, table, fabric.device)
+    state = load_weights(folder.weights(rule), of_run.states, device=fabric.device)
     digest = fingerprint(listing, run.dataset.root)
     folder.require_fingerprint(state["fingerprint"], digest)
-    models = build.models_to_score(network, averaged)
-    for model in models.values():
-        model.to(fabric.device)
 
     store = build.build_store(run, listing, fabric.device)
     finished = state["epoch"] == run.schedule.epochs if rule == LAST else folder.result.is_file()
@@ -130,7 +123,7 @@ def _score_run(config: EvaluateConfig) -> None:
     chosen = rule if finished else UNFINISHED + rule
     rows = np.flatnonzero(table["split"] == "test") if config.save_features else None
     (metrics, scores), features = score_models(
-        run, models, store, table, settings, epoch=epoch, selection=chosen, rows=rows
+        run, of_run.models, store, table, settings, epoch=epoch, selection=chosen, rows=rows
     )
     protocol = {key: value for key, value in dataclasses.asdict(run.evaluation).items() if key not in _NO_PROTOCOL}
     place = folder.path / "evaluations" / _digest([protocol, chosen, epoch])
@@ -148,7 +141,7 @@ def _score_run(config: EvaluateConfig) -> None:
         dataset=build.dataset_name(run.dataset),
         fingerprint=digest,
         test_fingerprint=fingerprint(table[table["split"] == "test"], run.dataset.root),
-        trained_identities=trained,
+        trained_identities=of_run.identities,
         held_out_identities=table["pid"][table["split"] == "val"].nunique(),
         seed=run.seed,
         variant=run.variant,

@@ -55,13 +55,6 @@ def held(file: Path, what: str, *, remedy: str, wait: bool = False) -> Iterator[
             os.close(descriptor)
 
 
-def remove_left(file: Path) -> None:
-    """Remove a lock that a process left when it was killed; one that is held, or cannot be removed, stays."""
-    with contextlib.suppress(OSError), open(file) as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.unlink()
-
-
 def _is_open(descriptor: int, file: Path) -> bool:
     with contextlib.suppress(OSError):
         return descriptor >= 0 and os.path.samestat(os.fstat(descriptor), os.stat(file))

@@ -1,81 +1,149 @@
-"""Tables 1, 2, 3 and Figure 4 of the paper from run folders, with the published numbers beside ours.
+"""Ablation tables from run folders: the paper's tables with the published numbers beside ours, or tables by any key.
 
 Examples
   python -m bdlf.report outputs
-  python -m bdlf.report outputs --table table2 --format csv --out tables
-  WANDB_MODE=online python -m bdlf.report outputs --to-wandb
+  python -m bdlf.report outputs table=table2 format=tex out=tables
+  python -m bdlf.report outputs by=optimizer.lr,loss.skd.weight reference=0.1,1
+  python -m bdlf.report outputs table=table2 plan=2.0
+  WANDB_MODE=online python -m bdlf.report outputs to_wandb=true
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from bdlf.errors import InputError
-from bdlf.jobs import DONE, FAILED, WRONG_INPUT
+from bdlf.jobs import DONE, FAILED, STOPPED, WRONG_INPUT
+from bdlf.reporting.options import HELP, NAMES, Options, parse
 
 if TYPE_CHECKING:
+    from bdlf.reporting.block import Block
+    from bdlf.reporting.families import Table
     from bdlf.reporting.gather import Gathered
 
-TABLES = ("table1", "table2", "table3", "figure4")
-FORMATS = ("md", "csv", "tex", "html")
 
-
-def report(options: argparse.Namespace) -> int:
+def report(options: Options) -> int:
     """Returns the exit code: 1 where something was left out."""
-    from bdlf.files import write_atomically, write_text
-    from bdlf.reporting.figure import figure4
+    from bdlf.files import write_text
     from bdlf.reporting.gather import gather
-    from bdlf.reporting.render import rendered
-    from bdlf.reporting.tables import blocks_of
 
+    tables = _tables(options)
     gathered = gather(options.folders)
     problems = list(gathered.problems)
-    for problem in problems:
-        print(f"warning: {problem}", file=sys.stderr)
+    _warn(problems)
     for run in gathered.unfinished.to_dict("records"):
         if run["state"] == "unfinished":
-            print(f"unfinished: {run['path']}, epochs done: {run['epochs']}", file=sys.stderr)
+            print(f"unfinished: {run['path']}, epochs done: {run['epochs']:.0f}", file=sys.stderr)
     if options.to_wandb:
         return max(_to_wandb(gathered), FAILED if gathered.problems else DONE)
+    if options.plan is not None:
+        return _plan(gathered, tables, options)
     out = _folder(options.out) if options.out else None
-    if options.frame:
-        text = gathered.frame.drop(columns="family", errors="ignore").to_csv(index=False)
-        print(text) if out is None else write_text(out / "frame.csv", text)
-    for name in [options.table] if options.table else TABLES:
-        least = 1 if options.table or name == "table1" else 2  # a row alone is no comparison, unless asked for
-        blocks = list(blocks_of(gathered, name, least=least))
-        if not blocks:
-            if options.table:
-                raise InputError(f"no finished run below {', '.join(options.folders)} belongs to {name}")
-            continue
-        for problem in dict.fromkeys(line for block in blocks for line in block.problems):
-            if problem not in problems:
-                problems.append(problem)
-                print(f"warning: {problem}", file=sys.stderr)
-        text = rendered(blocks, options.format)
-        if out is None:
-            print(text)
-            continue
-        write_text(out / f"{name}.{options.format}", text)
-        if name == "figure4" and options.format != "csv":
-            for number, block in enumerate(blocks):
-                for form in ("png", "svg"):
-                    picture = figure4(block, form)
-                    path = out / f"figure4{f'-{number + 1}' if number else ''}.{form}"
-                    write_atomically(path, lambda file, picture=picture: file.write(picture))  # type: ignore[misc]
+    if options.frame != "false":
+        frame = gathered.with_configurations() if options.frame == "full" else gathered.frame
+        text = frame.to_csv(index=False)
+        print(text, flush=True) if out is None else write_text(out / "frame.csv", text)
+    for table in tables:
+        blocks = _blocks(gathered, table, options)
+        new = dict.fromkeys(line for block in blocks for line in block.problems if line not in problems)
+        _warn(new)
+        problems += new
+        if blocks:
+            _write(table.name, blocks, options.format, out)
     if out is not None:
         print(f"written to {out}")
     return FAILED if problems else DONE
+
+
+def _tables(options: Options) -> list[Table]:
+    from bdlf.reporting.by import by_table
+    from bdlf.reporting.families import TABLES
+
+    if options.by:
+        return [by_table([key.strip() for key in options.by.split(",") if key.strip()], options.reference)]
+    if options.reference and options.table is None:
+        raise InputError(f"reference={options.reference} names a row of one table; say which by table= or by=")
+    tables = [TABLES[name] for name in ([options.table] if options.table else NAMES)]
+    if not options.reference:
+        return tables
+    rows = tables[0].names
+    if options.reference not in rows or len(rows) == 1:
+        raise InputError(f"reference={options.reference}: {options.table} compares the rows {', '.join(rows)}")
+    return [dataclasses.replace(tables[0], reference=options.reference)]
+
+
+def _blocks(gathered: Gathered, table: Table, options: Options) -> list[Block]:
+    """The blocks to show. A table that was not asked for by name is shown only where it compares two rows, and Table 1,
+    which has one row, only at the settings of most runs."""
+    from bdlf.reporting.tables import blocks_of
+
+    asked = options.table is not None or options.by is not None
+    alone = asked or len(table.names) == 1
+    blocks = list(blocks_of(gathered, table, least=2 if options.by or not alone else 1, main_only=not asked and alone))
+    if not blocks and options.by:
+        blocks = list(blocks_of(gathered, table))
+    if not blocks and asked:
+        what = f"by={options.by}" if options.by else table.name
+        raise InputError(f"no finished run below {', '.join(options.folders)} belongs to {what}")
+    if options.by and options.reference and not any(block.reference for block in blocks):
+        rows = dict.fromkeys(row for block in blocks for row in block.table["row"])
+        raise InputError(f"reference={options.reference} is no row with runs; the rows are {' | '.join(rows)}")
+    return blocks
+
+
+def _write(name: str, blocks: list[Block], form: str, out: Path | None) -> None:
+    from bdlf.files import write_atomically, write_text
+    from bdlf.reporting.figure import figure4
+    from bdlf.reporting.render import rendered
+
+    text = rendered(blocks, form)
+    if out is None:
+        print(text, flush=True)
+        return
+    write_text(out / f"{name}.{form}", text)
+    for number, block in enumerate(blocks if name == "figure4" and form != "csv" else []):
+        for kind in ("png", "svg"):
+            picture = figure4(block, kind)
+            path = out / f"figure4{f'-{number + 1}' if number else ''}.{kind}"
+            write_atomically(path, lambda file, picture=picture: file.write(picture))  # type: ignore[misc]
+
+
+def _plan(gathered: Gathered, tables: Sequence[Table], options: Options) -> int:
+    from bdlf.reporting.parts import parts_of
+    from bdlf.reporting.planning import plan_lines
+    from bdlf.reporting.tables import compared
+
+    assert options.plan is not None
+    known = False
+    for table in tables:
+        if table.reference is None:
+            continue
+        for part in parts_of(gathered, table, least=2):
+            known = True
+            direction = f" {part.card['direction']}" if part.card["direction"] else ""
+            print(f"{table.title}: {part.card['dataset']}{direction}")
+            for line in plan_lines(part, compared(part).estimates, options.plan):
+                print(line)
+    if not known:
+        raise InputError(f"plan= needs a table with runs in two rows below {', '.join(options.folders)}")
+    return FAILED if gathered.problems else DONE
+
+
+def _warn(problems: Iterable[str]) -> None:
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
 
 
 def _folder(name: str) -> Path:
     try:
         Path(name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {name} cannot be a folder ({error.strerror}); choose another") from error
+        raise InputError(f"out={name} cannot be a folder ({error.strerror}); choose another") from error
     return Path(name)
 
 
@@ -93,38 +161,24 @@ def _to_wandb(gathered: Gathered) -> int:
     return FAILED if failed else DONE
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage."""
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
-
-
 def main() -> None:
     """The command."""
-    purpose, _, examples = (__doc__ or "").strip().partition("\n\n")
-    parser = _Parser(
-        "bdlf.report", description=purpose, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", nargs="+", metavar="DIR", help="where run folders lie, at any depth; or wandb:ENTITY/PROJECT"
-    )
-    parser.add_argument("--table", choices=TABLES, help="one of them; without it all that have runs")
-    parser.add_argument("--format", choices=FORMATS, default="md")
-    parser.add_argument(
-        "--out", metavar="DIR", help="write files there, not to the screen; Figure 4 also as PNG and SVG"
-    )
-    parser.add_argument(
-        "--frame", action="store_true", help="also the tidy frame: a row for each run, model and protocol"
-    )
-    parser.add_argument("--to-wandb", action="store_true", help="rebuild a W&B run from each run folder, nothing else")
+    words = sys.argv[1:]
+    if {"--help", "-h"} & set(words):
+        purpose, _, examples = (__doc__ or "").strip().partition("\n\n")
+        width = max(map(len, HELP))
+        lines = [f"  {option.ljust(width)}  {meaning}" for option, meaning in HELP.items()]
+        print("\n".join([purpose, "", "python -m bdlf.report DIR ... [option=value ...]", *lines, "", examples]))
+        sys.exit(DONE)
     try:
-        sys.exit(report(parser.parse_args()))
+        sys.exit(report(parse(words)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+    except BrokenPipeError:  # the reader of the screen has gone, like `| head`
+        os._exit(DONE)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":

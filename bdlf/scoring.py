@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from bdlf.models import BDLF
 from bdlf.runs.folder import RunFolder
 from bdlf.runs.metrics_log import MetricsLog
 from bdlf.runs.record import metric_columns, metric_values, metrics_row
+from bdlf.runs.selected import SelectedWeights
 from bdlf.runs.selection import BEST_ON_TEST, LAST, RULES, VALIDATION, criterion, selection_rules
-from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
+from bdlf.training.checkpoint import load_checkpoint
+from bdlf.training.ema import Averaged
 
 log = logging.getLogger("bdlf")
 
@@ -72,6 +75,34 @@ def score_models(
     return (results, scores), features
 
 
+@dataclass(frozen=True)
+class RunModels:
+    """A run's models without its weights yet; `load_selected` gives them those of an epoch."""
+
+    models: dict[str, BDLF]
+    """On the device, by the name that result rows have for them; the first is reported."""
+    states: dict[str, Any]
+    """The parts of a checkpoint that the models read their weights from, by the checkpoint's name for them."""
+    identities: int
+    """That they were trained to tell apart."""
+
+
+def build_run_models(config: Config, table: pd.DataFrame, device: torch.device) -> RunModels:
+    """The models that a run of `config` trains on the partition `table`, to be scored with weights from its folder."""
+    identities = len(build.build_sampler(config, table).pids)
+    network = build.build_model(config, identities, build.build_objective(config), weights="none")
+    averaged = Averaged(network, config.ema.decay) if config.ema.enabled else None
+    models = build.models_to_score(network, averaged)
+    for model in models.values():
+        model.to(device)
+    return RunModels(models, {"model": network, **({} if averaged is None else {"averaged": averaged})}, identities)
+
+
+def model_names(config: Config) -> tuple[str, ...]:
+    """The names of `RunModels.models`, without building them."""
+    return ("ema", "raw") if config.ema.enabled else ("raw",)
+
+
 class Scorer:
     """Scores a run's models when that is due, keeps the weights that a selection rule prefers, gives the result's rows.
 
@@ -94,6 +125,8 @@ class Scorer:
         self._config, self._folder, self._states, self._models = config, folder, dict(states), dict(models)
         self._store, self._table, self._identity = store, table, dict(identity)
         self._rules = selection_rules(config.selection)
+        self.selected = SelectedWeights(folder, self._rules[1:], generations=config.checkpoint.keep)
+        """Of the rules beside the last epoch; it must hear of every checkpoint that is saved."""
         self._settings = {split: chosen for split, chosen in settings.items() if chosen}
         self._last: Scored | None = None
 
@@ -121,26 +154,29 @@ class Scorer:
             if value > max((criterion(row, columns) for row in metrics.rows[:-1]), default=-np.inf):
                 weights = {name: part.state_dict() for name, part in self._states.items()}
                 facts = {**self._identity, "epoch": epoch + 1, "criterion": value}
-                save_checkpoint(self._folder.selected(rule), {**weights, **facts})
+                self.selected.keep(rule, epoch, {**weights, **facts})
         metrics.amend(values)
 
-    def result(self) -> tuple[Scored, dict[str, dict[str, Any]]]:
-        """The rows of every rule, and for each how its epoch was chosen. The models' weights change: call it last."""
+    def result(self, metrics: MetricsLog) -> tuple[Scored, dict[str, dict[str, Any]]]:
+        """The rows of every rule, and for each how its epoch was chosen. The models' weights change: call it last.
+
+        Raises InputError where the weights of the epoch that `metrics` shows as the best are not there.
+        """
         assert self._last is not None  # the last epoch is always scored
         rows, scores = list(self._last[0]), list(self._last[1])
         chosen: dict[str, dict[str, Any]] = {LAST: {"rule": RULES[LAST], "epoch": self._config.schedule.epochs - 1}}
         for rule in self._rules[1:]:
-            file = self._folder.selected(rule)
+            columns = self._criterion_columns(rule)
+            values = [criterion(row, columns) for row in metrics.rows]
+            epoch = int(np.argmax(values))  # the first of equals
+            file = self._folder.weights_of(rule, epoch)
             if not file.is_file():
                 raise InputError(f"{file} is gone, the weights that {rule} chose: start again with rerun=true")
-            state = load_weights(file, self._states, device=self._store.device)
-            self._folder.require_same_run(file, state["run_id"], self._identity["run_id"])
-            self._folder.require_fingerprint(state["fingerprint"], self._identity["fingerprint"])
-            epoch = state["epoch"] - 1
+            load_selected(self._folder, file, epoch, self._states, self._identity, device=self._store.device)
             more = self._score("test", epoch, rule)
             rows += more[0]
             scores += more[1]
-            chosen[rule] = {"rule": RULES[rule], "epoch": epoch, "mean_rank1": state["criterion"]}
+            chosen[rule] = {"rule": RULES[rule], "epoch": epoch, "mean_rank1": values[epoch]}
             log.info("%s: epoch %d of %d", rule, epoch + 1, self._config.schedule.epochs)
         return (rows, scores), chosen
 
@@ -157,6 +193,29 @@ class Scorer:
         reported = next(iter(self._models))
         columns = self._columns("val" if rule == VALIDATION else "test", [reported])
         return [column for column in columns if column.startswith("rank1/")]
+
+
+def load_selected(
+    folder: RunFolder,
+    file: Path,
+    epoch: int,
+    states: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    *,
+    device: torch.device,
+) -> None:
+    """Give `states` the weights that `file` of a run's folder holds, which must be those after `epoch` (from 0).
+
+    Raises InputError where the file cannot be read, or is of another run (`run_id` of `identity`), of other images
+    (`fingerprint`) or of another epoch.
+    """
+    state = load_weights(file, states, device=device)
+    folder.require_same_run(file, state["run_id"], identity["run_id"])
+    folder.require_fingerprint(state["fingerprint"], identity["fingerprint"])
+    if state["epoch"] != epoch + 1 or state.get("step"):
+        raise InputError(
+            f"{file} does not hold the weights after epoch {epoch}; restore it, or rerun=true trains again"
+        )
 
 
 def load_weights(path: Path, parts: Mapping[str, Any], *, device: torch.device | str = "cpu") -> dict[str, Any]:

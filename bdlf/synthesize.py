@@ -32,7 +32,7 @@ def synthesize(config: SynthesizeConfig) -> int:
         height=config.height,
         width=config.width,
     )
-    log.info("%s (synthetic) in %s: %s", config.layout, config.root, record["counts"])
+    log.info("%s-synthetic in %s: %s", config.layout, config.root, record["counts"])
     log.info("train on it: python -m bdlf.train dataset=%s dataset.root=%s", config.layout, config.root)
     return DONE
 

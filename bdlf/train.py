@@ -8,6 +8,7 @@ Examples
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import resource
@@ -17,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from bdlf.command import run_command
-from bdlf.config import Config, active_weights
+from bdlf.config import Config
+from bdlf.errors import InputError
 from bdlf.interruption import Interrupted, Interruption
-from bdlf.jobs import DONE, INTERRUPTED, announce, in_words
+from bdlf.jobs import DONE, INTERRUPTED, announce
 from bdlf.loading import load
-from bdlf.locks import held, remove_left
+from bdlf.locks import held
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bdlf.parts import Parts
     from bdlf.runs.folder import RunFolder
 
 log = logging.getLogger("bdlf")
@@ -50,15 +53,23 @@ def _train(config: Config, stop: Interruption) -> int:
     from bdlf import build
     from bdlf.data import fingerprint
     from bdlf.data.published import quick_findings
+    from bdlf.dry_run import describe
+    from bdlf.parts import Parts
+    from bdlf.rescoring import add_missing_rows, missing_rows, show_asked
     from bdlf.runs.folder import RunFolder
-    from bdlf.runs.identity import run_id, run_path
+    from bdlf.runs.identity import run_id, run_path, with_facts
     from bdlf.runs.logs import log_to, warn_of
+    from bdlf.runs.selection import selection_rules
     from bdlf.runs.table import show_result
+    from bdlf.training.checkpoint import has_checkpoint
 
-    folder = RunFolder(run_path(config))
+    selection_rules(config.selection)  # refuses what is no rule before anything else is looked at
+    config = with_facts(config)
+    name, folder = run_id(config), RunFolder(run_path(config))
+    announce(run_id=name, folder=str(folder.path), log=str(folder.log))
     listing = build.build_listing(config.dataset)
     facts: dict[str, Any] = {
-        "run_id": run_id(config),
+        "run_id": name,
         "label": folder.label,
         "dataset": build.dataset_name(config.dataset),
         "fingerprint": fingerprint(listing, config.dataset.root),
@@ -66,88 +77,90 @@ def _train(config: Config, stop: Interruption) -> int:
         "dataset_findings": quick_findings(listing, config.dataset.root),
         "seed": config.seed,
     }
-    announce(run_id=facts["run_id"], folder=str(folder.path), log=str(folder.log))
 
-    def finished() -> bool:
-        result = None if config.rerun else folder.finished(facts["run_id"], facts["fingerprint"])
-        if result:
+    # A finished run answers at once
+    result = None if config.rerun else folder.finished(name, facts["fingerprint"])
+    if result is not None:
+        folder.warn_of_commit(result["commit"])
+        missing = missing_rows(config, folder, result)
+        if not missing:
             log.info("finished before: %s", folder.path)
             announce(state="skipped")
-            show_result(result)
-        return bool(result)
-
-    if finished():
-        remove_left(folder.lock)
-        return DONE
+            if folder.lock.exists():  # left by a process that was killed, or another one is adding rows
+                with contextlib.suppress(InputError), held(folder.lock, f"run {name}", remedy=""):
+                    _remove_what_is_left(folder, result)
+            show_asked(config, folder, result)
+            return DONE
+        if config.dry_run:
+            log.info("dry run: scores %d more rows of %s from its weights", len(missing), folder.path)
     if config.dry_run:
         announce(state="would run")
-        return _describe(config, folder, listing)
-    with held(folder.lock, str(folder.path), remedy="choose another output=") as alone:
-        if finished():  # by the process that held the lock a moment ago
-            return DONE
-        if config.rerun:
-            _Parts(config, listing, resumed=False)  # a mistake in the options must not move what is there
-            folder.move_aside()
-        if alone:
-            folder.remove_leftovers()
+        if result is None:
+            describe(config, folder, Parts(config, listing, resumed=False))
+        return DONE
+
+    with held(folder.lock, f"run {name}", remedy="choose another output=") as alone:
+        folder = RunFolder(run_path(config))  # another process may have made it a moment ago, under another label
+        announce(folder=str(folder.path), log=str(folder.log))
+        facts["label"] = folder.label
+        result = None if config.rerun else folder.finished(name, facts["fingerprint"])
+        parts = None
+        if result is None:  # a mistake in the options must neither make a folder nor move one
+            resumed = has_checkpoint(folder.checkpoint) and not config.rerun
+            parts = Parts(config, listing, resumed=resumed)
+            if config.rerun:
+                folder.move_aside()
+            if alone:
+                folder.remove_leftovers()
+        else:
+            if alone:
+                _remove_what_is_left(folder, result)
+            if not missing_rows(config, folder, result):  # added by the process that held the lock a moment ago
+                show_asked(config, folder, result)
+                return DONE
         with log_to(folder.log):
-            log.info("run %s in %s", facts["run_id"], folder.path)
+            log.info("run %s in %s", name, folder.path)
             warn_of(facts["dataset_findings"], config.dataset.name)
             try:
-                show_result(_run(config, folder, listing, facts, stop))
+                if parts is not None:
+                    show_result(_run(config, parts, folder, listing, facts, stop))
+                elif result is not None:
+                    show_asked(config, folder, add_missing_rows(config, folder, listing, result))
             except Exception:
                 log.debug("traceback", exc_info=True)  # to train.log only
                 raise
     return DONE
 
 
-class _Parts:
-    """What a run is made of, less its images: whatever is wrong with the options raises InputError here."""
+def _remove_what_is_left(folder: RunFolder, result: dict[str, Any]) -> None:
+    """What a process left that was killed after it wrote the result; for who holds the lock."""
+    from bdlf.runs.selected import SelectedWeights
 
-    def __init__(self, config: Config, listing: pd.DataFrame, *, resumed: bool) -> None:
-        import torch
-
-        from bdlf import build
-
-        build.check_values(config)
-        self.fabric = build.build_fabric(config)
-        torch.manual_seed(config.seed)
-        self.table = build.build_partition(config, listing)
-        self.settings = {
-            "test": build.build_settings(config, self.table),
-            "val": build.build_validation_settings(config, self.table),
-        }
-        self.sampler = build.build_sampler(config, self.table)
-        self.objective = build.build_objective(config)
-        identities = len(self.sampler.pids)
-        self.network = build.build_model(config, identities, self.objective, weights="none" if resumed else None)
-        self.recipe = build.build_recipe(config)
-        self.augmentation = build.build_augmentation(config)
-        self.images = config.schedule.epochs * self.sampler.steps_per_epoch * self.sampler.batch_size
-        self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
+    epochs = {rule: chosen["epoch"] for rule, chosen in result["chosen"].items()}
+    SelectedWeights(folder, list(epochs), generations=1).finish(epochs)
+    folder.remove_leftovers()
 
 
 def _run(
-    config: Config, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any], stop: Interruption
+    config: Config, parts: Parts, folder: RunFolder, listing: pd.DataFrame, facts: dict[str, Any], stop: Interruption
 ) -> dict[str, Any]:
     import numpy as np
 
     from bdlf import build
     from bdlf.files import write_text
     from bdlf.models import gflops_per_image
+    from bdlf.rescoring import require_same_scoring
     from bdlf.runs.card import flat_rows, summary
     from bdlf.runs.metrics_log import MetricsLog
     from bdlf.runs.record import source_state, training_columns, write_per_query, write_result
     from bdlf.runs.tracker import start_tracker
     from bdlf.scoring import Scorer
-    from bdlf.training.checkpoint import has_checkpoint, load_newest
+    from bdlf.training.checkpoint import load_newest
     from bdlf.training.ema import Averaged
     from bdlf.training.loop import Progress, fit
     from bdlf.training.saving import Saver
 
     # Parts
-    resumed = has_checkpoint(folder.checkpoint)
-    parts = _Parts(config, listing, resumed=resumed)
     fabric, table, network = parts.fabric, parts.table, parts.network
     sampler, objective = parts.sampler, parts.objective
     model = build.set_up(config, fabric, network)
@@ -167,7 +180,7 @@ def _run(
 
     # Where an earlier process stopped
     progress = Progress()
-    if resumed:
+    if parts.resumed:
         state = load_newest(folder.checkpoint, device=fabric.device)
         folder.require_same_run(folder.checkpoint, state["run_id"], facts["run_id"])
         folder.require_fingerprint(state["fingerprint"], facts["fingerprint"])
@@ -176,6 +189,8 @@ def _run(
             part.load_state_dict(state[name])
         progress = Progress.of(state)
         del state
+        if progress.epoch:
+            require_same_scoring(config, folder)
         if progress.epoch < config.schedule.epochs:
             log.info(
                 "going on at epoch %d of %d, step %d of %d",
@@ -186,6 +201,7 @@ def _run(
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     columns = training_columns(objective.terms) + scorer.columns
     metrics = MetricsLog(folder.metrics, columns, keep_epochs=progress.epoch)
+    scorer.selected.go_on(progress)
     if progress.epoch and not progress.step:  # perhaps left unscored
         scorer.after_epoch(progress.epoch - 1, metrics)
     tracker = start_tracker(config, folder.path, facts, earlier=metrics.rows)
@@ -207,6 +223,7 @@ def _run(
                         metrics.append({**progress.record, "memory_gib": _peak_memory_gib(fabric.device)})
                     if progress.record is None or progress.epoch == config.schedule.epochs or saver.due_after_epoch():
                         saver.save(progress)
+                        scorer.selected.checkpoint_saved(progress)
                         saved = progress
                     if stop.asked:
                         break
@@ -222,7 +239,7 @@ def _run(
 
         # Record
         seconds = sum(float(row["seconds"]) for row in metrics.rows)
-        (result_rows, scores), chosen = scorer.result()
+        (result_rows, scores), chosen = scorer.result(metrics)
         write_per_query(folder.per_query, scores)
         result = write_result(
             folder.result,
@@ -244,48 +261,13 @@ def _run(
             device=build.device_name(fabric.device),
             precision=config.precision,
         )
+        scorer.selected.finish({rule: one["epoch"] for rule, one in chosen.items()})
         tracker.result(summary(result), flat_rows(result))
     except BaseException:
         tracker.close(failed=True)
         raise
     tracker.close()
     return result
-
-
-def _describe(config: Config, folder: RunFolder, listing: pd.DataFrame) -> int:
-    """`dry_run=true`: build everything but the images, say what would run, write nothing."""
-    import torch
-
-    from bdlf import build
-    from bdlf.models import gflops_per_image
-    from bdlf.runs.speed import seconds_of
-    from bdlf.training.checkpoint import has_checkpoint
-
-    parts = _Parts(config, listing, resumed=False)
-    splits, sampler = parts.table["split"].value_counts(), parts.sampler
-    state = f"{'goes on' if has_checkpoint(folder.checkpoint) and not config.rerun else 'starts'} in {folder.path}"
-    log.info("dry run: %s", state)
-    log.info("images     %s", ", ".join(f"{split} {count}" for split, count in splits.items()))
-    log.info(
-        "batches    %d epochs x %d steps of %d images",
-        *(config.schedule.epochs, sampler.steps_per_epoch, sampler.batch_size),
-    )
-    log.info(
-        "terms      %s",
-        ", ".join(f"{name} x {weight:g}" for name, weight in active_weights(config.loss, config.dfe).items()),
-    )
-    log.info("model      %d identities, %.1f M parameters", len(sampler.pids), parts.parameters / 1e6)
-    log.info("scored     %s", "; ".join(setting.name for setting in parts.settings["test"]))
-    log.info(
-        "device     %s, %d threads, %s", build.accelerator(config.devices), torch.get_num_threads(), config.precision
-    )
-    network = parts.network.to(parts.fabric.device)
-    gflops = parts.images * gflops_per_image(network, config.image.height, config.image.width)[0]
-    device = parts.fabric.device
-    seconds, how = seconds_of(gflops, folder.path.parents[1], device, build.device_name(device))
-    announce(estimate=seconds)
-    log.info("time       about %s (%s)", in_words(seconds), how)
-    return DONE
 
 
 def _epoch_line(record: dict[str, Any], epochs: int) -> str:

@@ -80,7 +80,7 @@ def test_findings_are_grouped_counted_and_end_in_exit_code_1(tree, command):
     start = lines.index("empty image: 7")
     assert all(gone[k].relative_to(root).as_posix() in lines[start + 1 + k] for k in range(5))
     assert lines[start + 6] == "  and 2 more"
-    assert lines[-1] == "llcm (synthetic): 7 findings of 1 kind (no image opened); json=true has them all"
+    assert lines[-1] == "llcm-synthetic: 7 findings of 1 kind (no image opened); json=true has them all"
     assert str(root) not in "".join(lines[start:])
 
 

@@ -9,16 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bdlf.active import LOSS_GROUPS, active_weights, flat
 from bdlf.command import explain, register
-from bdlf.config import (
-    LOSS_GROUPS,
-    CheckConfig,
-    Config,
-    EvaluateConfig,
-    active_weights,
-    config_folder,
-    terms_in,
-)
+from bdlf.config import CheckConfig, Config, EvaluateConfig, config_folder, terms_in
 
 CONF = config_folder("conf")
 OPTIONS = sorted(
@@ -57,7 +50,7 @@ def composed(*overrides: str) -> Config:
 
 def terms(*overrides: str) -> set[str]:
     config = composed(*overrides)
-    return set(active_weights(config.loss, config.dfe))
+    return set(active_weights(flat(config)))
 
 
 def test_the_groups_of_the_design_are_all_there():
@@ -98,11 +91,11 @@ def test_the_papers_recipe(dataset, milestones, folder, monkeypatch):
     }  # fmt: skip
     assert dataclasses.asdict(config.augment) == {"crop": True, "pad": 10, "flip": 0.5, "erase": 0.5, "exchange": 0.5}
     assert dataclasses.asdict(config.backbone) == {
-        "name": "resnet50", "weights": "imagenet", "last_stride": 1, "pooling": "gem",
+        "name": "resnet50", "weights": "imagenet", "weights_sha256": None, "last_stride": 1, "pooling": "gem",
     }  # fmt: skip
     assert (config.dfe.enabled, config.dfe.stage, config.dfe.blocks) == (True, 3, 6)
     assert (config.ema.enabled, config.ema.decay, config.precision) == (True, 0.999, "32-true")
-    assert active_weights(config.loss, config.dfe) == dict.fromkeys(ALL, 1.0)
+    assert active_weights(flat(config)) == dict.fromkeys(ALL, 1.0)
     assert config.loss.tri.margin == 0.3 and config.loss.dcorr.gamma == 1.01 and config.loss.skd.delta == 0.01
     assert config.dataset.root == f"data/{folder}"
     monkeypatch.setenv("BDLF_DATA", "/somewhere")
@@ -140,7 +133,7 @@ TABLE_2 = {
 @pytest.mark.parametrize("variant", TABLE_2)
 def test_rows_of_table_2(variant):
     config = composed(f"variant={variant}")
-    assert set(active_weights(config.loss, config.dfe)) == set(TABLE_2[variant])
+    assert set(active_weights(flat(config))) == set(TABLE_2[variant])
     assert config.dfe.enabled == (variant not in ("baseline", "app_orth_skd"))
     assert config.variant == variant
 
@@ -171,7 +164,7 @@ def test_single_terms_and_groups():
     assert terms("loss/cmf=off", "loss/fbkl=on") == set(ALL) - {"id_fused"}
     assert terms("variant=dfe_app", "loss/skd=on") == set(TABLE_2["dfe_app_skd"])  # the command line wins
     config = composed("loss.skd.weight=0.5")
-    assert active_weights(config.loss, config.dfe)["skd"] == 0.5
+    assert active_weights(flat(config))["skd"] == 0.5
 
 
 def test_detail_terms_follow_what_builds_the_detail_feature():

@@ -31,7 +31,7 @@ def on_files(command, tmp_path):
             size = ["identities=12", "images=3", "height=48", "width=24"]
             code, out, err = command("synthesize", f"layout={layout}", f"root='{root}'", *size)
             assert code == 0, err
-            assert "(synthetic)" in out and (root / "synthetic.json").is_file()
+            assert f"{layout}-synthetic" in out and (root / "synthetic.json").is_file()
         where = [
             f"dataset={layout}",
             f"dataset.root='{root}'",
@@ -47,14 +47,14 @@ def on_files(command, tmp_path):
 def test_an_epoch_on_each_layout(on_files, tmp_path, layout):
     code, _, err = on_files(layout)
     assert code == 0, err
-    (path,) = tmp_path.glob(f"out/{layout}/*/seed0/result.json")
+    (path,) = tmp_path.glob(f"out/{layout}-synthetic/*/seed0/result.json")
     result = json.loads(path.read_text())
-    assert result["dataset"] == f"{layout} (synthetic)"
+    assert result["dataset"] == f"{layout}-synthetic"
     keys = ("direction", "mode", "shots", "gallery", "reading")
     rows = [(*(row[key] for key in keys), len(row["trials"])) for row in result["metrics"] if row["model"] == "ema"]
     assert sorted(rows, key=str) == sorted(SCORED[layout], key=str)
     for row in result["metrics"]:
-        assert row["dataset"] == f"{layout} (synthetic)" and row["split"] == (1 if layout == "regdb" else None)
+        assert row["dataset"] == f"{layout}-synthetic" and row["split"] == (1 if layout == "regdb" else None)
         trials = [trial["rank1"] for trial in row["trials"]]
         assert row["mean"]["rank1"] == pytest.approx(np.mean(trials))
         if len(trials) > 1:
@@ -66,7 +66,7 @@ def test_an_epoch_on_each_layout(on_files, tmp_path, layout):
 def test_validation_on_sysu_searches_what_its_identities_were_seen_by(on_files, tmp_path):
     code, out, err = on_files("sysu", "selection=validation")
     assert code == 0, err
-    (path,) = tmp_path.glob("out/sysu/*/seed0/result.json")
+    (path,) = tmp_path.glob("out/sysu-synthetic/*/seed0/result.json")
     result, curves = json.loads(path.read_text()), pd.read_csv(path.with_name("metrics.csv"))
     assert {column for column in curves if column.startswith("rank1/val-")} == {
         f"rank1/val-ir_to_vis-all-1-shot-agw/{model}" for model in ("ema", "raw")
@@ -78,7 +78,7 @@ def test_validation_on_sysu_searches_what_its_identities_were_seen_by(on_files, 
 
 def test_splits_of_regdb_are_runs_of_their_own(on_files, tmp_path):
     assert on_files("regdb", "dataset.split=2")[0] == on_files("regdb", "dataset.split=3")[0] == 0
-    results = [json.loads(path.read_text()) for path in tmp_path.glob("out/regdb/*/seed0/result.json")]
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("out/regdb-synthetic/*/seed0/result.json")]
     assert sorted(result["metrics"][0]["split"] for result in results) == [2, 3]
     assert len({result["fingerprint"] for result in results}) == 2
     code, _, err = on_files("regdb", "dataset.split=11")
@@ -163,20 +163,30 @@ def test_splits_of_regdb_are_collated_and_never_swapped(on_files, command, tmp_p
     for split in (1, 2, 3):
         code, _, err = on_files("regdb", f"dataset.split={split}")
         assert code == 0, err
-    runs = sorted((tmp_path / "out" / "regdb").glob("*/seed0"))
+    runs = sorted((tmp_path / "out" / "regdb-synthetic").glob("*/seed0"))
     results = [json.loads((run / "result.json").read_text()) for run in runs]
     assert len(runs) == 3 and len({result["fingerprint"] for result in results}) == 3
 
-    code, out, err = command("evaluate", f"splits={tmp_path}/out/regdb/*/seed0", f"output={tmp_path}/mean")
+    code, out, err = command("evaluate", f"splits={tmp_path}/out/regdb-synthetic/*/seed0", f"output={tmp_path}/mean")
     assert code == 0 and "4, 5, 6, 7, 8, 9, 10 missing" in out, err
     mean = json.loads((tmp_path / "mean" / "result.json").read_text())
     assert mean["splits"] == [1, 2, 3] and "mean over splits 1, 2, 3" in out
+    code, out, err = command("evaluate", f"splits={runs[1]}", f"output={tmp_path}/of_one")
+    of_one = json.loads((tmp_path / "of_one" / "result.json").read_text())
+    assert code == 0 and of_one["metrics"] == mean["metrics"], "a run stands for its siblings in the other splits"
+    more = {**results[0], "metrics": [*results[0]["metrics"], {**results[0]["metrics"][0], "flip": False}]}
+    (runs[0] / "result.json").write_text(json.dumps(more))
+    code, out, err = command("evaluate", f"splits={runs[1]}", f"output={tmp_path}/of_one")
+    of_one = json.loads((tmp_path / "of_one" / "result.json").read_text())
+    assert code == 0 and of_one["metrics"] == mean["metrics"], "a scoring that one split alone has is left out"
+    assert "flip=False: not every split" in out or results[0]["metrics"][0]["split"] != 1
+    (runs[0] / "result.json").write_text(json.dumps(results[0]))
     assert mean["fingerprints"] == [
         one["fingerprint"] for one in sorted(results, key=lambda one: one["metrics"][0]["split"])
     ]
     assert mean["run_commits"] == [results[0]["commit"]] and all(one[:8] in out for one in mean["fingerprints"])
-    assert command("evaluate", f"splits={tmp_path}/out/regdb/*/seed0")[0] == 0
-    (beside,) = (tmp_path / "out" / "regdb").glob("evaluations/*/result.json")
+    assert command("evaluate", f"splits={tmp_path}/out/regdb-synthetic/*/seed0")[0] == 0
+    (beside,) = (tmp_path / "out" / "regdb-synthetic").glob("evaluations/*/result.json")
     assert (
         beside.parent.name.rpartition("-")[0] == mean["label"]
         and json.loads(beside.read_text())["metrics"] == mean["metrics"]
@@ -194,7 +204,7 @@ def test_splits_of_regdb_are_collated_and_never_swapped(on_files, command, tmp_p
     assert on_files("regdb", "seed=1")[0] == 0
     for wrong, part in {
         f"[{second},{second.parent}/../*/seed1]": "differ in more than their split",
-        f"[{tmp_path}/out/regdb/*/seed?]": "second run of split 1",
+        f"[{tmp_path}/out/regdb-synthetic/*/seed?]": "second run of split 1",
         f"{tmp_path}": "config.yaml does not exist",
     }.items():
         code, _, err = command("evaluate", f"splits='{wrong}'" if "[" not in wrong else f"splits={wrong}")
@@ -233,7 +243,7 @@ def test_features_of_other_code_on_sysus_tree(command, tmp_path):
             ("all", shots, gallery, 10),
             ("indoor", shots, gallery, 10),
         ]
-        assert "warning" not in out and "(synthetic)" in out
+        assert "warning" not in out and "-synthetic" in out
     assert len({str(rows) for rows in intact.values()}) == 3
 
     (root / test["path"].iloc[0]).write_bytes(b"")  # the rest was drawn from the names

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from bdlf.errors import HeldError, StorageError
-from bdlf.locks import held, remove_left
+from bdlf.locks import held
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bdlf.locks import held, remove_left
+from bdlf.locks import held
 with held(Path(sys.argv[1]), "the run", remedy=""):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -88,14 +88,3 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write the run \(.*\): choose another output="):
         hold(tmp_path / "file" / ".lock")
-
-
-def test_only_a_lock_that_nobody_holds_is_removed(tmp_path):
-    file = tmp_path / "lock"
-    remove_left(file)  # there is none
-    with held(file, "the run", remedy=""):
-        remove_left(file)
-        assert file.exists()
-    file.touch()
-    remove_left(file)
-    assert not file.exists()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bdlf import losses
-from bdlf.config import needs_detail
+from bdlf.active import DISTILLATION, TERM_OPTIONS, needs_detail, needs_fusion, needs_projection
 from bdlf.errors import InputError
 from bdlf.models.embeddings import Embeddings
 from bdlf.objective import TERMS, Objective, correlations, require_pairs
@@ -136,9 +136,16 @@ def test_what_is_needed_is_the_union_over_the_terms_that_are_on() -> None:
     assert objective.logits == {"comprehensive", "detail", "detail_projected"}
 
 
-def test_the_terms_of_the_detail_features_are_those_that_the_identity_of_a_run_counts() -> None:
+def test_what_the_identity_of_a_run_counts_of_a_term_is_what_the_term_reads() -> None:
+    projected = {"detail_projected", "base", "fused", "projection"}
     for name, term in TERMS.items():
-        assert needs_detail([name]) == ("detail" in (*term.features, *term.logits)), name
+        reads = {*term.features, *term.logits}
+        assert needs_detail([name]) == ("detail" in reads), name
+        assert needs_projection([name]) == (not projected.isdisjoint(reads)), name
+        assert needs_fusion([name]) == ("fused" in reads), name
+        assert (name in DISTILLATION) == term.distillation, name
+        assert set(TERM_OPTIONS[name]) == set(term.options), name
+    assert set(TERM_OPTIONS) == set(TERMS)
 
 
 def test_every_term_states_its_equation_meaning_and_options() -> None:

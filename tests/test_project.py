@@ -19,15 +19,16 @@ PACKAGE = ROOT / "bdlf"
 FLOORS = {
     "errors": -2,
     "locks": -1,
-    **dict.fromkeys(["files", "config", "naming", "shown", "memory", "loading"], 0),
-    **dict.fromkeys(["models", "losses", "data", "jobs", "limits"], 1),
+    **dict.fromkeys(["files", "config", "naming", "shown", "memory", "loading", "jobs"], 0),
+    **dict.fromkeys(["models", "losses", "data", "sweep_records", "limits", "active"], 1),
     "interruption": 2,
     **dict.fromkeys(["objective", "evaluation", "command"], 2),
     "training": 3,
     "runs": 4,
     **dict.fromkeys(["build", "reporting"], 5),
-    **dict.fromkeys(["scoring", "benchmarking"], 6),
-    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 7),
+    **dict.fromkeys(["parts", "scoring", "benchmarking"], 6),
+    **dict.fromkeys(["dry_run", "rescoring"], 7),
+    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 8),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -12,6 +12,7 @@ import torch
 
 from bdlf import build
 from bdlf.runs import identity
+from bdlf.scoring import Scorer
 from bdlf.training import loop
 from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -151,15 +152,25 @@ def test_rows_of_metrics_that_are_lost_are_missed(tiny_run, monkeypatch, folder_
         assert sorted(folder_of().rglob("*")) == before
 
 
-def test_weights_that_a_rule_chose_are_not_replaced_by_others(tiny_run, folder_of):
+def test_weights_that_a_rule_chose_are_not_replaced_by_others(tiny_run, folder_of, monkeypatch):
+    original = Scorer._score
+
+    def falling(self, split, epoch, rule):
+        rows, scores = original(self, split, epoch, rule)
+        for row in rows:
+            row["mean"]["rank1"] = 50.0 - epoch
+        return rows, scores
+
+    monkeypatch.setattr(Scorer, "_score", falling)  # the first epoch is chosen, which a resumed run scores no more
     held_out = ["selection=validation", "dataset.synthetic.train_identities=8", "evaluation.holdout=0.25"]
     tiny_run(*held_out)
     (folder_of() / "result.json").unlink()
-    chosen = folder_of() / "checkpoints" / "validation.pt"
+    chosen = folder_of() / "checkpoints" / "validation-epoch0.pt"
     sound = chosen.read_bytes()
     for damage, message in {
-        lambda: chosen.unlink(): "validation.pt is gone, the weights that validation chose",
-        lambda: forge(chosen, run_id="00000000-seed0"): "validation.pt is of run 00000000-seed0",
+        lambda: chosen.unlink(): "validation-epoch0.pt is gone, the weights that validation chose",
+        lambda: forge(chosen, run_id="00000000-seed0"): "validation-epoch0.pt is of run 00000000-seed0",
+        lambda: forge(chosen, epoch=2): "validation-epoch0.pt does not hold the weights after epoch 0",
         lambda: forge(chosen, fingerprint="0" * 64): "belongs to other images (dataset fingerprint 00000000",
     }.items():
         damage()
@@ -167,7 +178,7 @@ def test_weights_that_a_rule_chose_are_not_replaced_by_others(tiny_run, folder_o
         assert code == 2 and message in err and err.count("\n") == 1, err
         assert not (folder_of() / "result.json").exists()
         chosen.write_bytes(sound)
-        chosen.with_name("validation.pt.sha256").unlink(missing_ok=True)
+        chosen.with_name(f"{chosen.name}.sha256").unlink(missing_ok=True)
 
 
 def forge(file: Path, **changes) -> None:

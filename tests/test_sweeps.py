@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bdlf import jobs
-from bdlf.jobs import FAILED, INTERRUPTED, announce, run_apart
+from bdlf.jobs import FAILED, INTERRUPTED
+from bdlf.sweep_records import JobRecord, keep
 
 ROWS = ["baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full"]
 
@@ -23,16 +25,21 @@ ROWS = ["baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", 
 @pytest.fixture
 def sweep(tiny, tmp_path):
     """`sweep(*overrides, **environment)`: the process of a sweep of tiny runs, started in `tmp_path`."""
+    started = []
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
     def start(*overrides: str, **more: str) -> subprocess.Popen[str]:
         words = [*tiny, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache", *overrides]
         command = [sys.executable, "-m", "bdlf.train", *words]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=tmp_path, env=environment | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:  # of a test that failed
+        process.kill()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -43,6 +50,18 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def rows_of(tmp_path: Path, name: str) -> list[dict[str, str]]:
     with (tmp_path / "out" / "sweeps" / name / "jobs.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def records_of(tmp_path: Path, name: str, job: int) -> list[dict[str, Any]]:
+    """The records of the jobs of this number, by call."""
+    paths = sorted((tmp_path / "out" / "sweeps" / name / "calls").glob(f"*/jobs/{job}.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def wait_until(is_so: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    while not is_so():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 def results(tmp_path: Path) -> list[Path]:
@@ -72,14 +91,123 @@ def test_table2_killed_after_three_runs_only_the_others(sweep, tmp_path):
 
 
 def test_a_job_that_fails_stops_no_other_and_is_tried_again(sweep, tmp_path):
-    for _ in range(2):
-        code, out, err = finish(sweep("-m", "dfe.stage=1,5,2", "optimizer.lr=0.01", "schedule.epochs=1"))
-        assert code == FAILED and err.count("error:") == 1 and "dfe.stage=5" in err
+    for rates, states in (("0.01,1e30,0.02", "2 finished, 1 failed"), ("1e30,0.02", "1 skipped, 1 failed")):
+        code, out, err = finish(sweep("-m", f"optimizer.lr={rates}", "schedule.epochs=1"))
+        assert code == FAILED and err.count("error:") == 1 and "NonFiniteError" in err and states in out
         assert len(results(tmp_path)) == 2
-        (failed,) = [row for row in rows_of(tmp_path, "multirun") if row["state"] == "failed"]
-        assert "dfe.stage=5" in failed["reason"] and failed["log"] == f"{failed['folder']}/train.log"
-        assert "Traceback" in Path(failed["log"]).read_text() and failed["log"] in re.sub(r"[\s│]", "", out)
-    assert "2 skipped, 1 failed" in out
+        first, failed, last = rows_of(tmp_path, "multirun")
+        assert failed["state"] == "failed" and "NonFiniteError" in failed["reason"]
+        assert failed["log"] == f"{failed['folder']}/train.log" and failed["log"] in re.sub(r"[\s│]", "", out)
+        assert "Traceback" in Path(failed["log"]).read_text()
+    assert (first["state"], last["state"]) == ("finished", "skipped")
+    assert first["call"] < failed["call"] == last["call"], "a smaller call leaves the rows of the other jobs"
+
+
+def test_a_wrong_value_leaves_no_run_folder(tiny_run, tmp_path):
+    code, out, err = tiny_run("-m", "dfe.stage=5")
+    assert code == FAILED and err.count("error:") == 0, "the job's own process says it"
+    (row,) = rows_of(tmp_path, "multirun")
+    assert row["state"] == "failed" and "dfe.stage=5" in row["reason"] and row["log"] == ""
+    assert not list(tmp_path.glob("out/synthetic/*/*")), out
+
+
+def test_a_sweep_killed_with_its_jobs_leaves_where_they_were(sweep, tmp_path):
+    process = sweep("-m", "seed=0,1", "schedule.epochs=400")
+    wait_until(lambda: any(record["run_id"] for record in records_of(tmp_path, "multirun", 0)), process)
+    process.kill()  # which ends the job too
+    finish(process)
+    (record,) = records_of(tmp_path, "multirun", 0)
+    assert record["state"] == "running" and record["pid"] == process.pid and "seed=0" in record["overrides"].split()
+    assert re.fullmatch(r"[0-9a-f]{8}-seed0", record["run_id"]) and record["run_id"][:8] in record["folder"]
+    assert record["log"] == f"{record['folder']}/train.log"
+    here = {"pid": os.getpid(), "host": record["host"], "written": record["written"]}
+    keep(tmp_path / "out" / "sweeps" / "multirun", JobRecord("later", 0, "finished", "seed=7", **here))
+    lost, other = rows_of(tmp_path, "multirun")
+    assert lost["state"] == "lost" and lost["run_id"] == record["run_id"] and lost["log"] == record["log"]
+    assert f"process {process.pid}" in lost["reason"] and other["overrides"] == "seed=7"
+
+
+LAUNCHER = """
+import os, pickle, time
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, run_job
+from hydra.plugins.launcher import Launcher
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="forked", node={"_target_": "hydra_plugins.forked.Forked"}, provider="test"
+)
+
+
+class Forked(Launcher):
+    def setup(self, *, hydra_context, task_function, config):
+        self.context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides, initial_job_idx):
+        results = []
+        for number, overrides in enumerate(job_overrides):
+            while number > 0 and not Path("go").exists():
+                time.sleep(0.02)
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            config.hydra.job.num = number
+            config.hydra.job.id = str(number)
+            if os.fork() == 0:
+                try:
+                    result = run_job(
+                        task_function=self.task_function, config=config, job_dir_key="hydra.sweep.dir",
+                        job_subdir_key="hydra.sweep.subdir", hydra_context=self.context,
+                    )
+                    Path(f"result{number}").write_bytes(pickle.dumps((result.status, result._return_value)))
+                finally:
+                    os._exit(0)
+            os.wait()
+            if Path(f"result{number}").exists():
+                status, value = pickle.loads(Path(f"result{number}").read_bytes())
+                results.append(JobReturn(status=status, _return_value=value))
+        return results
+"""
+"""Runs each job in another process, as joblib and submitit do. The first job starts at once, the others when the file
+`go` exists."""
+
+
+@pytest.fixture
+def launched(sweep, tmp_path):
+    """As `sweep`, with the launcher `LAUNCHER`."""
+    plugin = tmp_path / "plugins" / "hydra_plugins" / "forked.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(LAUNCHER)
+    places = os.pathsep.join([str(Path(__file__).parents[1]), str(tmp_path / "plugins")])
+    return lambda *overrides: sweep("-m", "hydra/launcher=forked", *overrides, PYTHONPATH=places)
+
+
+def test_calls_under_one_name_that_overlap_lose_no_job_of_another_launcher(sweep, launched, tmp_path):
+    first = launched("optimizer.lr=1e30,0.01", "schedule.epochs=400")
+    table = tmp_path / "out" / "sweeps" / "multirun" / "jobs.csv"
+    wait_until(lambda: table.is_file() and "failed" in table.read_text(), first)
+    code, out, err = finish(sweep("-m", "dfe.stage=2", "schedule.epochs=1"))
+    assert code == 0 and "1 finished\n" in out, err
+    (tmp_path / "go").touch()
+    wait_until(lambda: any(record["run_id"] for record in records_of(tmp_path, "multirun", 1)), first)
+    (running,) = records_of(tmp_path, "multirun", 1)
+    assert running["pid"] != first.pid
+    os.kill(running["pid"], signal.SIGKILL)
+    code, out, err = finish(first)
+    assert code == FAILED and "2 failed\n" in out, err
+    assert "NonFiniteError" in out and "without word from this job" in out and "dfe.stage=2" not in out
+    rows = rows_of(tmp_path, "multirun")
+    assert [(row["job"], row["state"]) for row in rows] == [("0", "failed"), ("1", "failed"), ("0", "finished")]
+    killed = rows[1]
+    assert (killed["run_id"], killed["folder"], killed["log"]) == tuple(
+        running[name] for name in ("run_id", "folder", "log")
+    )
+
+
+def test_a_job_of_another_launcher_that_fails_in_a_dry_run_is_an_error(launched, tmp_path):
+    (tmp_path / "go").touch()
+    code, out, err = finish(launched("dfe.stage=2,7", "dry_run=true"))
+    assert code == FAILED and "error: job 1 failed: dfe.stage=7" in err, err
+    assert "dry run: starts in" in out and not list(tmp_path.rglob("jobs*"))
 
 
 def test_dry_run_of_a_sweep_names_every_job_and_the_time_and_leaves_no_run(sweep, tmp_path):
@@ -97,50 +225,6 @@ def test_dry_run_of_a_sweep_names_every_job_and_the_time_and_leaves_no_run(sweep
     assert out.count("dry run: starts in") == 4 and "orth x 0.5" not in out and out.count("skd x 1") == 2
     assert "4 would run" in out and "in all, one after the other" in out
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"multirun.yaml"}, "but what Hydra leaves"
-
-
-def test_a_job_runs_apart(monkeypatch):
-    monkeypatch.setattr(jobs, "_facts", {"state": "of this process"})
-
-    def killed() -> int:
-        announce(run_id="a")
-        os.kill(os.getpid(), signal.SIGKILL)
-        return 0
-
-    def told() -> int:
-        announce(folder="there", state="skipped")
-        return 0
-
-    def broken() -> int:
-        raise MemoryError
-
-    code, facts = run_apart(killed)
-    record = jobs.job_record(3, ["a=1", "b=2"], code, facts, 1.26)
-    assert (record["state"], record["overrides"], record["seconds"]) == ("failed", "a=1 b=2", 1.3)
-    assert "SIGKILL" in record["reason"] and "memory" in record["reason"]
-    assert run_apart(told) == (0, {"folder": "there", "state": "skipped"})
-    assert run_apart(broken)[0] == FAILED
-    assert run_apart(lambda: INTERRUPTED)[0] == INTERRUPTED
-    assert jobs._facts == {"state": "of this process"}, "what a job says stays with it"
-
-
-def test_records_of_an_earlier_call_are_not_shown(tmp_path, monkeypatch):
-    monkeypatch.setenv("BDLF_SWEEP_CALL", "0")
-    jobs.begin_call()
-    jobs.keep(tmp_path, jobs.job_record(0, ["x"], 0, {}, 1))
-    jobs.keep(tmp_path, jobs.job_record(1, ["y"], 1, {"reason": "why"}, 1))
-    assert [record["state"] for record in jobs.kept(tmp_path)] == ["finished", "failed"]
-    jobs.begin_call()
-    (tmp_path / "jobs" / "7.json").write_text("half")
-    jobs.keep(tmp_path, jobs.job_record(1, ["y"], 75, {}, 1))
-    assert [record["state"] for record in jobs.kept(tmp_path)] == ["interrupted"]
-    assert jobs.exit_code(jobs.kept(tmp_path)) == INTERRUPTED
-    assert (tmp_path / "jobs.csv").read_text().count("\n") == 2
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(50, "50 s"), (720, "12 min"), (12600, "3.5 h")])
-def test_time_in_words(seconds, words):
-    assert jobs.in_words(seconds) == words
 
 
 def test_a_sweep_that_is_asked_to_stop_saves_its_job_which_nobody_else_may_write(sweep, tiny_run, tmp_path):

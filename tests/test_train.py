@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
+from bdlf import build, train
+from bdlf.locks import held
 from bdlf.objective import Objective
-from bdlf.runs.folder import read_config
+from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import run_id
 from bdlf.training.checkpoint import load_checkpoint
 
@@ -47,7 +49,7 @@ def test_a_run_leaves_the_folder_of_the_design(tiny_run, tmp_path, folder_of):
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}, "nothing is written elsewhere"
 
     result = json.loads((folder / "result.json").read_text())
-    assert result["dataset"] == "synthetic" and result["seed"] == 3 and result["schema"] == 1
+    assert result["dataset"] == "synthetic" and result["seed"] == 3 and result["schema"] == 2
     assert result["run_id"] == run_id(read_config(folder / "config.yaml")) == f"{folder.parent.name[-8:]}-seed3"
     assert (
         re.fullmatch("[0-9a-f]{64}", result["fingerprint"])
@@ -63,9 +65,13 @@ def test_a_run_leaves_the_folder_of_the_design(tiny_run, tmp_path, folder_of):
         assert (row["queries"], row["valid_queries"], row["epoch"], row["selection"]) == (8, 8, 1, "last_epoch")
     assert all(f"{rows[0]['mean'][name]:.1f}" in out for name in FIGURES)
 
+    listing = build.build_listing(read_config(folder / "config.yaml").dataset)
+    test_pids = set(listing["pid"][listing["split"] == "test"])
     with np.load(folder / "per_query.npz", allow_pickle=False) as arrays:
-        assert len(arrays.files) == 3 * len(rows)
+        assert len(arrays.files) == 4 * len(rows)
         for index, row in enumerate(rows):
+            assert arrays[f"{index}.pids"].dtype == np.int64 and arrays[f"{index}.pids"].shape == (8,)
+            assert set(arrays[f"{index}.pids"]) == test_pids, "whose image each query is"
             assert arrays[f"{index}.ap"].shape == (1, 8)
             assert 100 * arrays[f"{index}.ap"].mean() == pytest.approx(row["mean"]["mAP"])
             assert 100 * (arrays[f"{index}.first_match"] == 1).mean() == pytest.approx(row["mean"]["rank1"])
@@ -198,4 +204,41 @@ def test_bad_input_is_one_line_and_leaves_no_result(tiny_run, tmp_path, override
     assert code == 2, err
     assert err.startswith("error: ") and err.count("\n") == 1, err
     assert all(part in err for part in parts), err
-    assert not list(tmp_path.rglob("last.pt")) and not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.glob("out/*/*")), "no run folder, no train.log, no lock"
+
+
+def test_a_result_of_an_older_version_says_so(tiny_run, folder_of):
+    tiny_run()
+    path = folder_of() / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
+    code, _, err = tiny_run()
+    assert code == 2 and err.count("\n") == 1
+    assert "result.json is of an older version of bdlf (schema 1, here 2)" in err and "train the run again" in err
+
+
+def test_two_labels_of_one_run_share_its_lock_and_its_folder(tiny_run, tmp_path, folder_of):
+    here, there = (RunFolder(tmp_path / f"{label}-12345678" / "seed0") for label in ("one", "an-other"))
+    assert here.lock == there.lock == tmp_path / ".12345678-seed0.lock"
+    assert here.lock != RunFolder(tmp_path / "one-12345678" / "seed1").lock
+
+    assert tiny_run("label=first")[0] == 0
+    name = json.loads((folder_of() / "result.json").read_text())["run_id"]
+    with held(tmp_path / "out" / "synthetic" / f".{name}.lock", "the run", remedy=""):
+        code, _, err = tiny_run("label=second", "rerun=true")
+    assert code == 75 and f"run {name} is being written by process" in err and err.count("\n") == 1
+
+
+def test_a_folder_that_is_made_while_waiting_for_the_lock_is_found(tiny_run, tmp_path, monkeypatch, folder_of):
+    """The other process, under another label, ends between the look at the folder and the taking of the lock."""
+    tiny_run("label=first")
+    made = folder_of().parent
+    aside = made.rename(tmp_path / "aside")
+    original = train.held
+
+    def slow(*arguments, **options):
+        aside.rename(made)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(train, "held", slow)
+    code, out, _ = tiny_run("label=second")
+    assert code == 0 and folder_of().parent == made and "epoch 1/2" not in out

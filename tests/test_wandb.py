@@ -82,7 +82,7 @@ def assert_is(folder: Path, run: dict) -> None:
     result = json.loads((place / "result.json").read_text())
     curves = pd.read_csv(place / "metrics.csv")
     assert run["exit"] == 0 and run["run"].run_id == result["run_id"] == f"{place.parent.name[-8:]}-{place.name}"
-    assert run["run"].run_group == result["label"]
+    assert run["run"].run_group == place.parent.name
     for epoch, row in curves.iterrows():
         logged = run["history"][epoch]
         assert {name: logged[name] for name in row.dropna().index} == pytest.approx(row.dropna().to_dict())

@@ -134,11 +134,14 @@ def _check_training(name: str, train: pd.DataFrame, problems: Problems) -> None:
 def fingerprint(table: pd.DataFrame, root: str | Path | None) -> str:
     """SHA-256, in hexadecimal, of the sorted rows (path, size in bytes, pid, camid, modality, split) of a listing.
 
-    The order of the rows does not matter, nor where the dataset lies. Of the synthetic listing, which has no files,
-    every column is hashed instead. Raises `InputError` where a file is absent.
+    The order of the rows does not matter, nor where the dataset lies. The synthetic listing has no files: instead of
+    sizes, every factor of its images is hashed, and a stamp of the code that draws them. Raises `InputError` where a
+    file is absent.
     """
     if table.attrs["name"] == "synthetic":
-        return content_hash(table)
+        from bdlf.data.synthetic_drawing import drawing_stamp
+
+        return hashlib.sha256(f"{content_hash(table)} {drawing_stamp()}".encode()).hexdigest()
     if root is None:
         raise InputError(f"{table.attrs['name']}: set dataset.root to the dataset's folder")
     rows = table[list(COLUMNS)].assign(size=file_stats(Path(root), table["path"].tolist())[:, 0])

@@ -16,8 +16,11 @@ class IdentitySampler:
 
     `pids` and `modalities` ('vis' or 'ir') describe the training images; drawn indices are positions in them. A batch
     has `identities` x `images` of each modality [paper: 8 x 4]: identities drawn without replacement, images with
-    [lineage]. An epoch has `steps` batches, or floor(max(#visible, #infrared) / (identities x images)), at least 1
-    [ours: the lineage draws one batch more and drops it].
+    [lineage].
+
+    An epoch has `steps` batches, or floor(N / (identities x images)), at least 1, where N is the number of images of
+    the larger modality [ours]. An epoch of the lineage has floor(N / (identities x images)) + 1 batches and trains on
+    all of them.
 
     Raises `InputError` for fewer identities than a batch needs, an identity without images of one modality, a modality
     of another name, or lengths that differ.

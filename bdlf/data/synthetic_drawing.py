@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from numpy import ndarray
 
 from bdlf.data.synthetic_canvas import FRAME_WIDTH, Canvas, Column
-from bdlf.data.synthetic_factors import FACTOR_KINDS
+from bdlf.data.synthetic_factors import FACTOR_KINDS, SHARED_CLASSES, synthetic_listing
 from bdlf.data.synthetic_person import Person
 from bdlf.errors import InputError
 
 BLUR = {"vis": 1.0, "ir": 1.5}
 """Softness of edges in pixels."""
 _CHUNK = 16  # images drawn at once: the planes then stay in the processor's cache
+_PROBE_SEED = 1272
+"""Of the seeds 0 to 2999, the one whose `_probe_numbers` stay farthest from a boundary of rounding."""
+_LEVEL_STEP, _CONTRAST_STEP = 2.0, 0.5
+"""Rounding of the stamp's numbers, in grey levels."""
 
 
 def render(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n {height} {width} 3"]:
@@ -51,6 +58,42 @@ def contact_sheet(images: UInt8[ndarray, "n h w 3"], columns: int) -> UInt8[ndar
         top, left = k // columns * (height + 2), k % columns * (width + 2)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+@cache
+def drawing_stamp() -> str:
+    """SHA-256, in hexadecimal, of twelve drawn images: it says which drawing code this is.
+
+    The stamp changes when the images would look different. It does not change with the last bit of a processor's sine,
+    because it reads the images in coarse numbers, none of which lies near a boundary of rounding. Computed once for
+    each process, in about 15 ms.
+    """
+    return hashlib.sha256(" ".join(f"{number:.0f}" for number in _probe_numbers()).encode()).hexdigest()
+
+
+def _probe_numbers() -> Float64[ndarray, " numbers"]:
+    """What `drawing_stamp` rounds to whole numbers and hashes.
+
+    For each probe, channel and quarter of the height the mean, in steps of `_LEVEL_STEP`; for each probe the root mean
+    square of the differences between vertical and between horizontal neighbours, in steps of `_CONTRAST_STEP`. (Their
+    mean absolute value would not do: a softer edge has the same.)
+    """
+    images = render(_probes(), 48, 24).astype(np.float64)
+    levels = images.reshape(len(images), 4, -1, 24, 3).mean(axis=(2, 3))
+    contrasts = [np.sqrt(np.square(np.diff(images, axis=axis)).mean(axis=(1, 2, 3))) for axis in (1, 2)]
+    return np.concatenate([levels.ravel() / _LEVEL_STEP, np.concatenate(contrasts) / _CONTRAST_STEP])
+
+
+def _probes() -> pd.DataFrame:
+    """Six people in both modalities: every class of every shared factor, every occluder, and all round from 15 degrees.
+
+    At these views no part is just about to change from behind the person to before them.
+    """
+    probes = synthetic_listing(seed=_PROBE_SEED, train_identities=6, test_identities=0, images_per_identity=1)
+    row = np.arange(len(probes))
+    classes = {name: row // 2 % len(words) for name, words in SHARED_CLASSES.items()}
+    shown: pd.DataFrame = probes.assign(**classes, occluder=row % 3, view=15.0 + 30 * row)
+    return shown
 
 
 def _draw(factors: dict[str, ndarray], infrared: bool, height: int, width: int) -> UInt8[ndarray, "c n h w"]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -41,9 +41,9 @@ _KNOWN: dict[str, dict[str, tuple]] = {
 """What each dataset's protocol defines, the default first; of modes and directions the default is all."""
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """One way to score a dataset, and the rows it needs; None where a choice does not apply to the dataset."""
+@dataclass(frozen=True)
+class Choice:
+    """One way to score a dataset; None where a choice does not apply to the dataset."""
 
     dataset: str
     mode: str | None
@@ -56,14 +56,49 @@ class Setting:
     """official | agw: how it is drawn; all: the whole test half"""
     reading: str | None
     """paper | released"""
-    rule: str
-    """`protocol` of `retrieval_metrics`"""
-    trials: tuple[Trial, ...]
 
     @property
     def name(self) -> str:
         """`ir_to_vis all 1-shot agw`"""
         return protocol_name(self.direction, self.mode, self.shots, self.gallery, self.reading)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting(Choice):
+    """One way to score a dataset, and the rows of the listing that it needs."""
+
+    rule: str
+    """`protocol` of `retrieval_metrics`"""
+    trials: tuple[Trial, ...]
+
+
+def choices(
+    dataset: str,
+    *,
+    mode: str | None = None,
+    shots: int | None = None,
+    direction: str | None = None,
+    gallery: str | None = None,
+    reading: str | None = None,
+) -> list[Choice]:
+    """The ways to score a dataset, without its images; None is every mode and direction, else the default.
+
+    Raises InputError on an unknown dataset and on what its protocol does not define.
+    """
+    if dataset not in _KNOWN:
+        raise InputError(f"unknown dataset {dataset!r}: known are {', '.join(_KNOWN)}")
+    modes, directions = _known(dataset, "mode", mode), _known(dataset, "direction", direction)
+    shots = _known(dataset, "shots", shots)[0]
+    gallery = _known(dataset, "gallery", gallery)[0]
+    reading = _known(dataset, "reading", reading)[0]
+    if gallery == "agw" and shots == 10:
+        raise InputError(
+            "gallery=agw draws one image per identity and camera, so shots=10 is undefined: take gallery=official"
+        )
+    return [
+        Choice(dataset, one_mode, shots, one_direction, gallery, reading)
+        for one_mode, one_direction in product(modes, directions)
+    ]
 
 
 def settings(
@@ -93,17 +128,7 @@ def settings(
     Raises InputError on an unknown dataset, on what its protocol does not define, on a listing without images of a
     modality in `split`, on an empty gallery, and on official galleries that are missing or do not fit the listing.
     """
-    if dataset not in _KNOWN:
-        raise InputError(f"unknown dataset {dataset!r}: known are {', '.join(_KNOWN)}")
-    modes, directions = _choices(dataset, "mode", mode), _choices(dataset, "direction", direction)
-    shots = _choices(dataset, "shots", shots)[0]
-    gallery = _choices(dataset, "gallery", gallery)[0]
-    reading = _choices(dataset, "reading", reading)[0]
-    if gallery == "agw" and shots == 10:
-        raise InputError(
-            "gallery=agw draws one image per identity and camera, so shots=10 is undefined: take gallery=official"
-        )
-
+    asked = choices(dataset, mode=mode, shots=shots, direction=direction, gallery=gallery, reading=reading)
     test = listing[listing["split"] == split]
     sides = {modality: test[test["modality"] == modality] for modality in ("vis", "ir")}
     for modality, images in sides.items():
@@ -111,33 +136,35 @@ def settings(
             raise InputError(f"the listing of {dataset} has no {split} image of modality {modality}: both are needed")
 
     found = []
-    for one_mode, one_direction in product(modes, directions):
-        queried, searched = one_direction.split("_to_")
+    for choice in asked:
+        queried, searched = choice.direction.split("_to_")
         queries, images = _rows(sides[queried].index), sides[searched]
         if dataset == "sysu":
-            images = images[images["camid"].isin(GALLERY_CAMERAS[one_mode])]
+            cameras = GALLERY_CAMERAS[cast(str, choice.mode)]
+            images = images[images["camid"].isin(cameras)]
             if images.empty and split == "test":
-                cameras = ", ".join(map(str, GALLERY_CAMERAS[one_mode]))
-                raise InputError(f"mode={one_mode} searches cameras {cameras}, which have no test image: restore them")
+                named = ", ".join(map(str, cameras))
+                raise InputError(f"mode={choice.mode} searches cameras {named}, which have no test image: restore them")
             if images.empty:
                 continue
-        if gallery == "all":
+        if choice.gallery == "all":
             trials = [(queries, _rows(images.index))]
-        elif gallery == "official":
-            drawn = _official_draws(images, np.unique(test["pid"]).tolist(), GALLERY_CAMERAS[one_mode], root, shots)
+        elif choice.gallery == "official":
+            pids, shown = np.unique(test["pid"]).tolist(), cast(int, choice.shots)
+            drawn = _official_draws(images, pids, cameras, root, shown)
             trials = [(queries, rows) for rows in drawn]
-        elif reading == "released" and one_direction == "vis_to_ir":
+        elif choice.reading == "released" and choice.direction == "vis_to_ir":
             trials = [(rows, queries) for rows in _agw_draws(images)]
         else:
             trials = [(queries, rows) for rows in _agw_draws(images)]
         rule = "regdb" if dataset == "synthetic" else dataset
-        found.append(Setting(dataset, one_mode, shots, one_direction, gallery, reading, rule, tuple(trials)))
+        found.append(Setting(**vars(choice), rule=rule, trials=tuple(trials)))
     if not found:
         raise InputError(f"the listing of {dataset} has no {split} image in any camera that is searched: restore them")
     return found
 
 
-def _choices(dataset: str, option: str, asked: Any) -> tuple:
+def _known(dataset: str, option: str, asked: Any) -> tuple:
     """What is asked for, or all that there is, the default first."""
     known = _KNOWN[dataset][option]
     if asked is None:

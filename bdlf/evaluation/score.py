@@ -27,6 +27,8 @@ class Scores:
     """Per trial, as the arrays' width: all trials of a setting have equally many."""
     valid_queries: int
     """Queries with a match, per trial."""
+    pids: np.ndarray
+    """(queries,) int64: whose image each query is, the same in every trial."""
     first_match: np.ndarray
     """(trials, queries) as in RetrievalMetrics; 0 where a query has no match."""
     ap: np.ndarray
@@ -43,7 +45,8 @@ def score(
     The product is taken in float32, once for all trials, in the listing's order: the order of `rows` plays no part.
 
     Raises InputError where features and rows differ in number, a row occurs twice, a feature that the setting needs is
-    missing or not finite, and where `retrieval_metrics` does.
+    missing or not finite, where a trial's queries are of other identities than the first trial's (LLCM's reading
+    "released" draws them, and a listing out of order mixes them up), and where `retrieval_metrics` does.
     """
     queries = np.unique(np.concatenate([trial[0] for trial in setting.trials]))
     images = np.unique(np.concatenate([trial[1] for trial in setting.trials]))
@@ -52,8 +55,14 @@ def score(
     similarity = features[lines[queries]] @ features[lines[images]].T
 
     pids, camids = listing["pid"].to_numpy(), listing["camid"].to_numpy()
+    query_pids = pids[setting.trials[0][0]]
     results = []
-    for query_rows, gallery_rows in setting.trials:
+    for trial, (query_rows, gallery_rows) in enumerate(setting.trials):
+        if not np.array_equal(pids[query_rows], query_pids):
+            raise InputError(
+                f"{setting.name}: query by query, trial {trial} has other identities than trial 0; sort the listing by "
+                "identity and camera"
+            )
         part = similarity
         if not np.array_equal(query_rows, queries):
             part = part.take(np.searchsorted(queries, query_rows), axis=0)
@@ -77,6 +86,7 @@ def score(
         std=figures.std(ddof=1).to_dict() if len(trials) > 1 else None,
         queries=len(results[0].first_match),
         valid_queries=results[0].valid_queries,
+        pids=query_pids.astype(np.int64),
         first_match=np.stack([result.first_match for result in results]),
         ap=np.stack([result.average_precision for result in results]),
         inp=np.stack([result.inverse_negative_penalty for result in results]),

@@ -11,6 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from bdlf.errors import InputError
 from bdlf.models.choices import check_choice
+from bdlf.models.streams import stream
 from bdlf.models.weights import imagenet_file, load_weights
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
@@ -32,6 +33,7 @@ class Backbone(nn.Module):
     - `last_stride` [lineage: 1]: stride of stage 4; 1 doubles the height and width of the last map, 2 is torchvision's.
     - `pooling` [lineage: gem]: `gem`, the generalised mean `mean(x^p)^(1/p)`, or `avg`.
     - `gem_p` [lineage: 3, fixed as in CAJ, DEEN and SGIEL; learnable elsewhere], in 1..6.
+    - `seed`: random weights depend on it alone, whatever else has drawn random numbers.
 
     Raises:
         InputError: an unknown option, or weights that cannot be had.
@@ -50,15 +52,17 @@ class Backbone(nn.Module):
         last_stride: int = 1,
         pooling: str = "gem",
         gem_p: float = 3.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         check_choice("backbone.name", name, ARCHITECTURES)
         check_choice("backbone.last_stride", last_stride, (1, 2))
         check_choice("backbone.pooling", pooling, ("gem", "avg"))
         if not 1 <= gem_p <= 6:  # beyond 6 the power of SMALLEST is 0 in float32
-            raise InputError(f"backbone.gem_p={gem_p} is not in 1..6")
+            raise InputError(f"gem_p={gem_p} of the pooling is not in 1..6")
         block, layers = ARCHITECTURES[name]
-        self.resnet = ResNet(block, layers)
+        with stream(seed, "backbone"):
+            self.resnet = ResNet(block, layers)
         del self.resnet.avgpool, self.resnet.fc
         self.widths = tuple(planes * block.expansion for planes in (64, 128, 256, 512))
         self.width = self.widths[-1]

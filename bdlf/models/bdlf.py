@@ -15,6 +15,7 @@ from bdlf.models.choices import check_choice
 from bdlf.models.dfe import DetailExtractor, DetailOptions
 from bdlf.models.embeddings import Embeddings
 from bdlf.models.heads import bn_neck, classifier
+from bdlf.models.streams import stream
 
 SHARED = ("comprehensive", "base", "fused")
 """Features that CLS_B classifies [paper]."""
@@ -33,6 +34,8 @@ class BDLF(nn.Module):
     - `logits`: features whose class scores it reads, of `SHARED` and `DETAILED`.
     - `stage`: stage of the backbone after which the detail branch leaves, 1..4 [paper: 3].
     - `detail` and `beg`: options of the two branches.
+    - `seed`: the random weights of a part depend on it and on the name of the part alone; those of `backbone` are as it
+      was given.
 
     Raises:
         InputError: an unknown name or option.
@@ -48,6 +51,7 @@ class BDLF(nn.Module):
         stage: int = 3,
         detail: DetailOptions | None = None,
         beg: BegOptions | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         check_choice("dfe.stage", stage, STAGES)
@@ -69,15 +73,18 @@ class BDLF(nn.Module):
         self.classifier: nn.Linear | None = None
         self.classifier_detail: nn.Linear | None = None
         if "detail" in needed:
-            self.detail = DetailExtractor(backbone.widths[stage - 1], width, detail)
+            self.detail = DetailExtractor(backbone.widths[stage - 1], width, detail, seed=seed)
         if needed & {"detail_projected", "base", "fused", "projection"}:
-            self.projection = Projection(width, form=beg.projection, init=beg.init)
+            with stream(seed, "projection"):
+                self.projection = Projection(width, form=beg.projection, init=beg.init)
         if "fused" in needed:
-            self.fusion = Fusion(width, scaled=beg.fusion_scaled, zero_value=beg.fusion_zero_value)
+            self.fusion = Fusion(width, scaled=beg.fusion_scaled, zero_value=beg.fusion_zero_value, seed=seed)
         if not set(SHARED).isdisjoint(logits):
-            self.classifier = classifier(width, identities)
+            with stream(seed, "classifier"):
+                self.classifier = classifier(width, identities)
         if not set(DETAILED).isdisjoint(logits):
-            self.classifier_detail = classifier(width, identities)
+            with stream(seed, "classifier_detail"):
+                self.classifier_detail = classifier(width, identities)
 
     def forward(
         self, images: Float[Tensor, "rows 3 height width"], labels: Int[Tensor, " rows"] | None = None

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from bdlf.errors import InputError
 from bdlf.models.choices import check_choice
+from bdlf.models.streams import stream
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,19 @@ class Fusion(nn.Module):
       sqrt(C). `False`: as printed.
     - `zero_value` [ours]: Pv and Qv start at 0, so that Z_F starts at Z_I. `False`: normal, std 1/sqrt(C), as the
       others always do.
+    - `seed`: the random values of a matrix depend on it and on the name of the matrix alone.
     """
 
-    def __init__(self, width: int, *, scaled: bool = True, zero_value: bool = True) -> None:
+    def __init__(self, width: int, *, scaled: bool = True, zero_value: bool = True, seed: int = 0) -> None:
         super().__init__()
         self.scaled = scaled
 
-        def matrix(zero: bool = False) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(width, width) if zero else torch.randn(width, width) / width**0.5)
+        def matrix(name: str, zero: bool = False) -> nn.Parameter:
+            with stream(seed, f"fusion.{name}"):
+                return nn.Parameter(torch.zeros(width, width) if zero else torch.randn(width, width) / width**0.5)
 
-        self.Pq, self.Pk, self.Pv = matrix(), matrix(), matrix(zero_value)
-        self.Qq, self.Qk, self.Qv = matrix(), matrix(), matrix(zero_value)
+        self.Pq, self.Pk, self.Pv = matrix("Pq"), matrix("Pk"), matrix("Pv", zero_value)
+        self.Qq, self.Qk, self.Qv = matrix("Qq"), matrix("Qk"), matrix("Qv", zero_value)
 
     def forward(self, base: Float[Tensor, "rows wide"]) -> Float[Tensor, "half wide"]:
         """Z_F^B, (n, C), of Z^B, (2n, C), visible rows first. Call with autocast off, as `BDLF` does."""

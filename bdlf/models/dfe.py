@@ -15,6 +15,7 @@ from bdlf.errors import InputError
 from bdlf.models.choices import check_choice
 from bdlf.models.heads import bn_neck
 from bdlf.models.recompute import over_channels, recomputed
+from bdlf.models.streams import stream
 
 
 @dataclass(frozen=True)
@@ -156,18 +157,30 @@ class InvertibleChain(nn.Module):
     Under autocast the convolutions alone are in half precision: with sums and LayerNorm in bfloat16 the gradient's norm
     grew to 1e8 within some hundred steps.
     `recompute`: training keeps one map of each block and computes all others again for the gradients; see `recomputed`.
+    `seed`: the random weights of a coupling depend on it and on the coupling's number alone, so a short chain starts as
+    the first blocks of a long one.
 
     Raises:
         InputError: fewer than 1 block (the detail branch without blocks is `DetailOptions(invertible=False)`).
     """
 
     def __init__(
-        self, width: int, *, blocks: int = 6, scale: str = "tanh", init: str = "zero", recompute: bool = False
+        self,
+        width: int,
+        *,
+        blocks: int = 6,
+        scale: str = "tanh",
+        init: str = "zero",
+        recompute: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if blocks < 1:
             raise InputError(f"dfe.blocks={blocks}: at least 1 is needed; dfe=off leaves the blocks out")
-        self.couplings = nn.ModuleList(InvertibleBlock(width, scale=scale, init=init) for _ in range(blocks))
+        self.couplings = nn.ModuleList()
+        for k in range(blocks):
+            with stream(seed, f"coupling{k}"):
+                self.couplings.append(InvertibleBlock(width, scale=scale, init=init))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks))
         self.recompute = recompute
 
@@ -237,27 +250,35 @@ class DetailExtractor(nn.Module):
     - `norm` [ours]: one BatchNorm `per_modality`, or one `shared`, under which a constant offset between the modalities
       is enough to de-correlate Z^D (Eq. 2), whatever identities the two still share.
     - `invertible=False` [ours]: pooling, width map and BatchNorm alone, Z^D of the rows of Table 2 without DFE.
+    - `seed`: the random weights of a part depend on it and on the name of the part alone.
 
     Raises:
         InputError: an odd C', fewer than 1 block, or an unknown option.
     """
 
-    def __init__(self, width: int, out_width: int, options: DetailOptions) -> None:
+    def __init__(self, width: int, out_width: int, options: DetailOptions, *, seed: int = 0) -> None:
         super().__init__()
         check_choice("dfe.norm", options.norm, ("per_modality", "shared"))
         self.chain: InvertibleChain | None = None
         self.attention: CrossAttention | None = None
         if options.invertible:
             self.chain = InvertibleChain(
-                width, blocks=options.blocks, scale=options.scale, init=options.init, recompute=options.recompute
-            )
-            self.attention = CrossAttention(
                 width,
-                scaled=options.attention_scaled,
-                mask_own_identity=options.mask_own_identity,
-                zero_value=options.attention_zero_value,
+                blocks=options.blocks,
+                scale=options.scale,
+                init=options.init,
+                recompute=options.recompute,
+                seed=seed,
             )
-        self.widen = nn.Linear(width, out_width, bias=False)
+            with stream(seed, "attention"):
+                self.attention = CrossAttention(
+                    width,
+                    scaled=options.attention_scaled,
+                    mask_own_identity=options.mask_own_identity,
+                    zero_value=options.attention_zero_value,
+                )
+        with stream(seed, "widen"):
+            self.widen = nn.Linear(width, out_width, bias=False)
         self.norms = nn.ModuleList(bn_neck(out_width) for _ in range(1 if options.norm == "shared" else 2))
 
     def maps(self, intermediate: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:

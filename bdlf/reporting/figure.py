@@ -7,7 +7,7 @@ import textwrap
 
 import numpy as np
 
-from bdlf.reporting.tables import Block
+from bdlf.reporting.block import Block
 
 
 def figure4(block: Block, form: str) -> bytes:

@@ -1,243 +1,201 @@
-"""Table 1, 2, 3 and Figure 4 of the paper, from a tidy frame: one block for each protocol, never mixed."""
+"""Tables 1, 2, 3 and Figure 4 of the paper, and tables by any key, from run folders: one block for each protocol."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bdlf.reporting.bootstrap import RESAMPLES, paired_interval, query_values
-from bdlf.reporting.gather import PROTOCOL, VARIANTS, Gathered
+from bdlf.reporting.block import Block
+from bdlf.reporting.comparison import FIGURES, Queries, adjust, compare, read_queries
+from bdlf.reporting.families import Asked, Family, Table, differing
+from bdlf.reporting.gather import ORIGIN, Gathered
+from bdlf.reporting.intervals import Estimate
+from bdlf.reporting.parts import PAPER, Part, parts_of, repetitions
+from bdlf.reporting.planning import power_note
 from bdlf.reporting.published import methods, paper, remarks
 from bdlf.runs.card import COSTS
 from bdlf.runs.record import protocol
 from bdlf.runs.selection import LAST, RULES
 
-BLOCK = [*PROTOCOL, "model", "images", "selection", "family"]
-"""What is the same in all of a block's cells."""
+
+def blocks_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: bool = False) -> Iterator[Block]:
+    """The blocks of a table that have runs in `least` rows; see `parts_of` for which runs stand in a block."""
+    parts = parts_of(gathered, table, least=least, main_only=main_only)
+    for part in parts:
+        yield _block(part, parts[0].family)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A table of the paper: its rows in order, which runs belong to each, and the row that others are compared with."""
+@dataclass
+class Comparison:
+    """The lines of a block and what was found while its rows were compared."""
 
-    title: str
-    rows: tuple[str, ...]
-    row_of: Callable[[pd.DataFrame], pd.Series]
-    """The row of every run; '' for none."""
-    fixed: tuple[str, ...]
-    """What else is the same in all of a block's cells."""
     reference: str | None
+    """The row that the others are compared with; None where the table compares nothing or lacks that row."""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
+    """Of the differences in mAP."""
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
-def _of_full(runs: pd.DataFrame, values: pd.Series) -> pd.Series:
-    """`values` of runs of the whole method, '' of others."""
-    rows: pd.Series = values.where(runs["variant"] == "full", "")
-    return rows
+def compared(part: Part) -> Comparison:
+    """The rows of a block, with the differences to its reference row."""
+    runs, found = part.runs, Comparison(_reference(part))
+    of_row = dict(list(runs.groupby("row", sort=False)))
+    left = dict(list(part.left.groupby("row", sort=False)))
+    queries: dict[str, dict[tuple[int, int], Queries | None]] = {}
+    if found.reference is not None and len(of_row) > 1:
+        for key, own in of_row.items():
+            columns = [repetitions(own), own["path"], own["per_query"], own["queries"]]
+            rows = zip(*columns, strict=True)
+            queries[str(key)] = {
+                turn: read_queries(path, row, count, found.problems) for turn, path, row, count in rows
+            }
+    for name, asked in part.family.rows.items():
+        own = of_row.get(name, runs[:0])
+        if own.empty and not part.table.gaps and name not in left:
+            continue
+        line = _own_line(part, name, asked, own, left.get(name, part.left[:0]))
+        if queries and found.reference in queries and name != found.reference and len(own):
+            differences, estimates = compare(queries[name], queries[found.reference])
+            line |= differences
+            found.estimates += [estimates["mAP"]] if "mAP" in estimates else []
+            found.notes += _pairing_notes(name, line, len(own), estimates)
+        found.lines.append(line)
+    found.notes += _origin_notes(runs)
+    adjust(found.lines)
+    return found
 
 
-LAYOUTS = {
-    "table1": Layout(
-        "Table 1, the whole method",
-        ("full",),
-        lambda runs: _of_full(runs, runs["variant"]),
-        ("stage", "blocks"),
-        None,
-    ),
-    "table2": Layout(
-        "Table 2, components", tuple(VARIANTS.values()), lambda runs: runs["variant"], ("stage", "blocks"), "baseline"
-    ),
-    "table3": Layout(
-        "Table 3, the stage of DFE",
-        tuple(f"stage{stage}" for stage in range(1, 5)),
-        lambda runs: _of_full(runs, "stage" + runs["stage"].astype(str)),
-        ("blocks",),
-        "stage3",
-    ),
-    "figure4": Layout(
-        "Figure 4, the number of invertible blocks",
-        tuple(f"blocks{blocks}" for blocks in range(1, 9)),
-        lambda runs: _of_full(runs, "blocks" + runs["blocks"].astype(str)),
-        ("stage",),
-        "blocks6",
-    ),
-}
-_PAPER = {"stage": 3, "blocks": 6}
-
-
-@dataclass(frozen=True)
-class Block:
-    """One table of one protocol."""
-
-    title: str
-    notes: tuple[str, ...]
-    table: pd.DataFrame
-    """Columns `row`, `runs`, figures with their std over runs, differences, published numbers, costs."""
-    problems: tuple[str, ...] = ()
-    """A line for each run whose figures of single queries cannot be used; its means are shown all the same."""
-
-
-def blocks_of(gathered: Gathered, name: str, *, least: int = 1) -> Iterator[Block]:
-    """The blocks of table `name` that have runs in `least` rows: the largest family of runs and the paper's stage and
-    number of blocks first. A row alone at another stage or number of blocks is shown only where there is nothing else.
-
-    A block shows the averaged model where runs have one, else the raw one.
-    """
-    layout = LAYOUTS[name]
-    frame = gathered.frame
-    if frame.empty:
-        return
-    frame = frame.assign(row=layout.row_of(frame))
-    frame = frame[frame["row"].isin(layout.rows)]
-    frame = frame[(frame["model"] == "ema") | ~frame["path"].isin(frame["path"][frame["model"] == "ema"])]
-    frame = frame.assign(images=_images(frame))
-    families = list(frame.groupby("family")["path"].nunique().sort_values(ascending=False, kind="stable").index)
-    keys = [*BLOCK, *layout.fixed]
-    printed = tuple(_PAPER[name] for name in layout.fixed)
-
-    def order(item: tuple[Any, pd.DataFrame]) -> tuple[int, bool, int, int]:
-        *_, images, selection, family = item[0][: len(BLOCK)]
-        fixed = tuple(item[0][len(BLOCK) :])
-        return families.index(family), fixed != printed, images, list(RULES).index(selection)
-
-    groups = sorted(frame.groupby(keys, dropna=False, sort=False), key=order)
-    compared = [(key, rows) for key, rows in groups if rows["row"].nunique() > 1 or key[len(BLOCK) :] == printed]
-    for key, rows in compared or groups:
-        if rows["row"].nunique() >= least:
-            card = dict(zip(keys, (None if pd.isna(value) else value for value in key), strict=True))
-            yield _block(gathered, name, layout, card, rows, families)
-
-
-def _images(frame: pd.DataFrame) -> pd.Series:
-    """Of every row, 0 where its dataset (by fingerprint) is that of most runs of its family and split, else 1, 2 ..."""
-    own = ["family", "dataset", "split"]  # each of RegDB's splits has a fingerprint of its own
-    frame = frame.assign(split=frame["split"].fillna(0))
-    runs = frame.drop_duplicates("path").groupby([*own, "fingerprint"], sort=False).size()
-    ranks: pd.Series = runs.sort_values(ascending=False, kind="stable").groupby(level=own).cumcount()
-    keys = pd.MultiIndex.from_frame(frame[[*own, "fingerprint"]])
-    places: pd.Series = pd.Series(ranks.reindex(keys).to_numpy(), index=frame.index)
-    return places
-
-
-def _block(
-    gathered: Gathered, name: str, layout: Layout, card: dict[str, Any], runs: pd.DataFrame, families: list[str]
-) -> Block:
-    left = _unfinished(gathered, layout, card)
-    wanted = _turns(runs) | _turns(left)
-    problems: list[str] = []
-    values = {}
-    if layout.reference:
-        columns = [runs[key] for key in ("path", "per_query", "queries")]
-        values = {path: _values(path, row, queries, problems) for path, row, queries in zip(*columns, strict=True)}
-    lines, notes = [], []
-    if name == "table1":
-        others = [_line(row, card, "table1") for row in methods()]
-        lines += others if any(line["paper_protocol"] for line in others) else []
-    for row in layout.rows:
-        own = runs[runs["row"] == row]
-        lines.append(_own_line(row, own, len(wanted), left[left["row"] == row], card, name))
-        if layout.reference and row != layout.reference and len(own):
-            lines[-1] |= _differences(own, runs[runs["row"] == layout.reference], values)
-            if (pairs := lines[-1]["pairs"]) < len(own):
-                why = "the others have no partner, or no figures of single queries"
-                notes.append(f"difference of {row}: of {pairs} of its {len(own)} runs; {why}")
-    words = protocol(card)
-    notes[:0] = [f"{card['model']} model, feature {card['feature']}, {card['similarity']} similarity, flip averaging "
-             f"{'on' if card['flip'] else 'off'}; {card['selection']}: {RULES[card['selection']]}"]  # fmt: skip
-    if card["selection"] != LAST:
-        notes.append("the epoch differs from run to run")
-    if name == "table1" and len(lines) == 1:
-        notes.append("Table 1 of the paper has no such protocol")
-    if layout.reference:
-        notes.append(
-            f"difference to {layout.reference}: mean over the pairs of runs of one seed and split, with the 95 % "
-            f"interval of {RESAMPLES} paired bootstrap resamples over runs and queries (of a single pair, over queries "
-            "alone)"
-        )
-    notes += [f"of the paper: {remark}" for remark in remarks(name)]
-    title = f"{layout.title}: {card['dataset']}, {words}" + (
-        "" if card["selection"] == LAST else f", {card['selection']} ({RULES[card['selection']]})"
-    )
-    for key in layout.fixed:
-        title += f", {key} {card[key]}" if card[key] != _PAPER[key] else ""
-    if card["images"]:
-        title += f", other images {card['images']}"
+def _block(part: Part, main: Family) -> Block:
+    table, family, runs = part.table, part.family, part.runs
+    found = compared(part)
+    different = differing(family.common, main.common)
+    notes = _leading_notes(part, found.reference) + found.notes
+    notes += power_note(found.estimates, runs, len(found.lines), part.wanted)
+    notes += [f"Of the paper: {remark}" for remark in remarks(table.name, part.card)]
+    if different:
+        notes.append(f"These runs differ from those of the first block in {different}.")
+    if part.images:
         prints = ", ".join(sorted({fingerprint[:8] for fingerprint in runs["fingerprint"]}))
-        notes.append(f"the dataset of these runs (fingerprint {prints}) is not that of most: never compared with them")
-    place = families.index(card["family"])
-    if differing := _differing(gathered.families[card["family"]], gathered.families[families[0]]):
-        title += f", settings {place + 1}"
-        notes.append(f"these runs differ from those of the largest family in {differing}")
-    return Block(title, tuple(notes), pd.DataFrame(lines), tuple(problems))
-
-
-def _turns(runs: pd.DataFrame) -> set[tuple[int, int]]:
-    """The seeds and splits."""
-    return set(zip(runs["seed"], runs["split"].fillna(0).astype(int), strict=True)) if len(runs) else set()
-
-
-def _values(path: str, row: int, queries: int, problems: list[str]) -> dict[str, np.ndarray]:
-    """Figures of every query; none, and a line in `problems`, where a run has lost them."""
-    file = Path(path) / "per_query.npz"
-    if path.startswith("wandb:"):  # W&B has none
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            values = query_values(arrays, row)
-        if any(value.shape != (queries,) for value in values.values()):
-            raise ValueError(f"row {row} is not of {queries} queries")
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        text = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        problems.append(
-            f"{file} cannot be read ({text}): no difference for this run; restore it, or run with rerun=true"
+        found.problems.append(
+            f"{table.title}: {runs['path'].nunique()} runs have other images (dataset fingerprint {prints}) than most "
+            "runs of their rows; they stand in a block of their own and are not compared with the others"
         )
-        return {}
-    return values
+        notes.append(
+            f"The images of these runs (fingerprint {prints}) are not those of most runs; never compare the two."
+        )
+    lines = [*_published_lines(part), *found.lines]
+    title = _title(part, different)
+    return Block(
+        title, table.keys, pd.DataFrame(lines), tuple(notes), _card(part), found.reference, tuple(found.problems)
+    )
 
 
-def _unfinished(gathered: Gathered, layout: Layout, card: Mapping[str, Any]) -> pd.DataFrame:
-    """Runs of a block's rows without a usable result, with their `row`."""
-    left = gathered.unfinished
-    if left.empty or card["images"]:
-        none: pd.DataFrame = pd.DataFrame(columns=["row", "seed", "split", "state", "epochs"])
-        return none
-    dataset = str(card["dataset"]).removesuffix(" (synthetic)")
-    left = left[(left["family"] == card["family"]) & (left["dataset"] == dataset)]
-    left = left[(left[list(layout.fixed)] == [card[key] for key in layout.fixed]).all(axis=1)]
-    left = left.assign(row=layout.row_of(left))
-    known: pd.DataFrame = left[left["row"].isin(layout.rows)]
-    return known
+def _reference(part: Part) -> str | None:
+    """The row that the others are compared with; None where the table compares nothing or that row has no run."""
+    wanted = part.table.reference
+    if wanted is None:
+        return None
+    present = [name for name in part.family.rows if (part.runs["row"] == name).any()]
+    if wanted == "":
+        return present[0]
+    return wanted if wanted in part.family.rows else None
 
 
-def _line(row: Mapping[str, Any], card: Mapping[str, Any], table: str) -> dict[str, Any]:
-    return {"row": row["row"], "runs": row["venue"], **paper(table, row["row"], card)}
+def _title(part: Part, different: str) -> str:
+    title = f"{part.table.title}: {part.card['dataset']}"
+    title += f", {words}" if (words := protocol(part.card)) else ""
+    if part.card["selection"] != LAST:
+        title += f", {part.card['selection']} ({RULES[part.card['selection']]})"
+    for key in part.table.fixed:
+        value = part.family.common.get(key, PAPER[key])
+        title += f", {key.removeprefix('dfe.')} {value}" if value != PAPER[key] else ""
+    title += f", other images {part.images}" if part.images else ""
+    return title + (", other settings" if different else "")
 
 
-def _own_line(
-    row: str,
-    own: pd.DataFrame,
-    wanted: int,
-    left: pd.DataFrame,
-    card: Mapping[str, Any],
-    table: str,
-) -> dict[str, Any]:
-    have = own.drop_duplicates("path")
-    runs = ", ".join([f"{len(have)} of {wanted}" if len(have) else "no run", *map(_gap, left.to_dict("records"))])
-    line: dict[str, Any] = {"row": row if table != "table1" else "this code", "runs": runs}
+def _leading_notes(part: Part, reference: str | None) -> list[str]:
+    card = part.card
+    model = {"ema": "the averaged model", "raw": "the raw model"}.get(card["reported"], "the reported model")
+    flip = "on" if card["flip"] else "off"
+    notes = [
+        f"Shown: {model}, feature {card['feature']}, {card['similarity']} similarity, flip averaging {flip}; "
+        f"{card['selection']}: {RULES[card['selection']]}."
+    ]
+    if card["selection"] != LAST:
+        notes.append("The epoch differs from run to run.")
+    if reference is not None and part.runs["row"].nunique() > 1:
+        notes.append(
+            f"Differences are to {reference}: the mean over pairs of runs of one seed and split, with a 95 % interval "
+            "that takes runs and identities as random (two-way analysis of variance)."
+        )
+        if not (part.runs["row"] == reference).any():
+            notes.append(f"The row {reference} has no run, so no difference is formed.")
+    elif part.table.reference and reference is None:
+        notes.append(f"No row here is {part.table.reference}, so no difference is formed.")
+    return notes
+
+
+def _card(part: Part) -> tuple[tuple[str, str], ...]:
+    runs, card = part.runs, part.card
+    prints = ", ".join(dict.fromkeys(fingerprint[:8] for fingerprint in runs["fingerprint"]))
+    trained = ", ".join(f"{number:.0f}" for number in sorted(runs["trained_identities"].dropna().unique()))
+    splits = ", ".join(map(str, sorted(runs["split"].dropna().unique())))
+    named = {
+        "dataset": card["dataset"],
+        "fingerprint": prints,
+        **({"splits": splits} if splits else {}),
+        **{key: card[key] for key in ("direction", "mode", "shots", "gallery", "reading")},
+        "identities trained on": trained or None,
+        **{key: card[key] for key in ("similarity", "feature")},
+        "flip averaging": "on" if card["flip"] else "off",
+        "model": card["reported"],
+        "epoch": f"{card['selection']}: {RULES[card['selection']]}",
+        "queries": ", ".join(f"{v} with a match of {q}" for q, v in _counts(runs)),
+    }
+    return tuple((name, str(value)) for name, value in named.items() if value is not None)
+
+
+def _counts(runs: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(dict.fromkeys(zip(runs["queries"], runs["valid_queries"], strict=True)))
+
+
+def _published_lines(part: Part) -> list[dict[str, Any]]:
+    if part.table.name != "table1":
+        return []
+    card = _paper_card(part.card, part.runs)
+    lines = [{"row": row["row"], "runs": row["venue"], **paper("table1", row["row"], card)} for row in methods()]
+    return lines if any(line["paper_protocol"] for line in lines) else []
+
+
+def _own_line(part: Part, name: str, asked: Asked, own: pd.DataFrame, left: pd.DataFrame) -> dict[str, Any]:
+    count = f"{len(own)} of {len(part.wanted)}" if len(own) else "no run"
+    line: dict[str, Any] = {"row": name, **asked.marks}
+    line["runs"] = ", ".join([count, *map(_gap, left.to_dict("records"))])
+    figures = own[["rank1", "mAP", "mINP", *COSTS]]
+    means, spreads = figures.mean(), figures.std(ddof=1)
+    if part.table.name == "table1":
+        line["row"] = "this code"
     for figure in ("rank1", "mAP", "mINP"):
-        line[figure] = have[figure].mean() if len(have) else None
-        line[f"{figure}_std"] = have[figure].std(ddof=1) if len(have) > 1 else None
-    line |= paper(table, row if table != "table1" else "BDLF", card)
-    for figure in ("rank1", "mAP"):
-        same = line["paper_protocol"] == "the same" and line[figure] is not None
-        line[f"{figure}_to_paper"] = line[figure] - line[f"paper_{figure}"] if same else None
-    return line | {name: have[name].mean() if len(have) else None for name in COSTS}
+        line[figure] = means[figure] if len(own) else None
+        line[f"{figure}_std"] = spreads[figure] if len(own) > 1 else None
+    if part.table.name != "by":
+        card = _paper_card(part.card, own if len(own) else part.runs)
+        line |= paper(part.table.name, "BDLF" if part.table.name == "table1" else name, card)
+        for figure in FIGURES:
+            same = line["paper_protocol"] == "the same" and line[figure] is not None
+            line[f"{figure}_to_paper"] = line[figure] - line[f"paper_{figure}"] if same else None
+    return line | {cost: means[cost] if len(own) else None for cost in COSTS}
+
+
+def _paper_card(card: Mapping[str, Any], have: pd.DataFrame) -> dict[str, Any]:
+    trained = have["trained_identities"].unique().tolist()
+    splits = {int(split) for split in have["split"].dropna()}
+    return {**card, "splits": splits, "trained_identities": trained[0] if len(trained) == 1 else None}
 
 
 def _gap(run: Mapping[Any, Any]) -> str:
@@ -247,30 +205,38 @@ def _gap(run: Mapping[Any, Any]) -> str:
     return f"seed {run['seed']}{split} {run['state']}{after}"
 
 
-def _differences(
-    own: pd.DataFrame, reference: pd.DataFrame, values: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, Any]:
-    key = ["seed", "split"]
-    pairs = own.merge(reference, on=key, suffixes=("", "_reference"))
-    columns = zip(pairs["path"], pairs["path_reference"], pairs["split"].fillna(0).astype(int), strict=True)
-    found = [(values[mine], values[theirs], split) for mine, theirs, split in columns]
-    found = [pair for pair in found if pair[0] and pair[1] and len(pair[0]["mAP"]) == len(pair[1]["mAP"])]
-    queries = [(split, len(mine["mAP"])) for mine, _, split in found]
-    line: dict[str, Any] = {"pairs": len(found)}
-    for figure in ("rank1", "mAP") if found else ():
-        apart = [mine[figure] - theirs[figure] for mine, theirs, _ in found]
-        interval = paired_interval(apart, [queries.index(those) for those in queries])
-        line |= {f"{figure}_difference": interval.mean, f"{figure}_low": interval.low, f"{figure}_high": interval.high}
-    return line
+def _pairing_notes(name: str, line: Mapping[str, Any], runs: int, found: Mapping[str, Estimate]) -> list[str]:
+    notes = []
+    if line["pairs"] < runs:
+        notes.append(
+            f"The difference of {name} is of {line['pairs']} of its {runs} runs; the others have no partner of the "
+            "same seed and split, or no figures of single queries."
+        )
+    if line["pairs"] == 1:
+        notes.append(f"The interval of {name} is of a single pair of runs: the noise of training is not in it.")
+    if line["pairs"] and not found:
+        notes.append(f"The difference of {name} has no interval: its queries are of a single identity.")
+    return notes
 
 
-def _differing(tree: Mapping[str, Any], main: Mapping[str, Any], prefix: str = "") -> str:
-    """`schedule.epochs=5 (not 11), ...` where two families differ; None is the schema's default."""
-    words = []
-    for key in sorted({*tree, *main}):
-        one, other = tree.get(key), main.get(key)
-        if isinstance(one, dict) or isinstance(other, dict):
-            words.append(_differing(one or {}, other or {}, f"{prefix}{key}."))
-        elif one != other:
-            words.append(f"{prefix}{key}={one} (not {other})")
-    return ", ".join(word for word in words if word)
+def _origin_notes(runs: pd.DataFrame) -> list[str]:
+    """Where the runs of one cell, or of the rows that are compared, come from different code."""
+    notes = []
+    known = runs[["row", *ORIGIN]].assign(**{key: runs[key].fillna("unknown").astype(str) for key in ORIGIN})
+    mixed = known.groupby("row", sort=False)[list(ORIGIN)].nunique() > 1
+    for name in mixed.index[mixed.any(axis=1)]:
+        words = [_unlike(known[known["row"] == name], key) for key in ORIGIN if mixed.loc[name, key]]
+        notes.append(f"The runs of {name} come from different code: {'; '.join(words)}.")
+    commits = known["commit"].unique()
+    if len(commits) > 1 and not mixed["commit"].any():
+        notes.append(f"The rows come from different commits: {', '.join(commit[:8] for commit in commits)}.")
+    if dirty := int((known["dirty"] == "True").sum()):
+        notes.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes to the code.")
+    return notes
+
+
+def _unlike(own: pd.DataFrame, key: str) -> str:
+    name = {"commit": "commits", "dirty": "uncommitted changes", "versions": "versions"}[key]
+    counts = own[key].value_counts()
+    shown = [f"{str(value)[:8] if key == 'commit' else value} ({count})" for value, count in counts.items()]
+    return f"{name} {', '.join(shown)}"

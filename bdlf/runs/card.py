@@ -17,29 +17,44 @@ _SHARED = ("run_id", "label", "fingerprint", "test_fingerprint", "trained_identi
 
 
 def flat_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A flat row for each of `metrics`: run, dataset and fingerprint, the card, figures and their std in percent."""
+    """A flat row for each of `metrics`: run, dataset and fingerprint, the card, figures and their std in percent.
+
+    `commit`, `dirty` and `versions` (as text) are those of the code that gave the row: the run's own, or those of the
+    later call that added the row.
+    """
     shared = {key: result[key] for key in _SHARED if key in result}
+    added = {index: one for one in result.get("additions") or () for index in one["rows"]}
     rows = []
-    for row in result["metrics"]:
+    for index, row in enumerate(result["metrics"]):
         card = {key: value for key, value in row.items() if key not in ("mean", "std", "trials")}
         spread = row["std"] or dict.fromkeys(FIGURES)
         figures = {name: row["mean"][name] for name in FIGURES} | {f"{name}_std": spread[name] for name in FIGURES}
-        rows.append({**shared, **card, "trials": len(row["trials"]), **figures})
+        origin = _origin(added.get(index, result))
+        rows.append({**shared, **card, "trials": len(row["trials"]), **figures, **origin})
     return rows
+
+
+def _origin(facts: Mapping[str, Any]) -> dict[str, Any]:
+    versions = facts.get("versions") or {}
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "numpy") if versions.get(name))
+    return {"commit": facts.get("commit"), "dirty": facts.get("dirty"), "versions": packages}
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     """What W&B keeps of a result: figures by column name of metrics.csv (those of an epoch that was chosen under
-    `<rule>/`), costs, and all rows as JSON under ROWS."""
+    `<rule>/`), costs, and all rows as JSON under ROWS.
+
+    Rows that differ in feature or flip alone share their column names: the figures are those of the first.
+    """
     values: dict[str, Any] = {name: result[name] for name in COSTS if name in result}
     for row in result["metrics"]:
         prefix = "" if row["selection"] == LAST else f"{row['selection']}/"
-        values |= {prefix + name: value for name, value in metric_values([row]).items()}
+        values = {prefix + name: value for name, value in metric_values([row]).items()} | values
     return {**values, ROWS: json.dumps(flat_rows(result))}
 
 
 def common_lines(result: Mapping[str, Any]) -> list[str]:
-    """What holds for every row of a result, in sentences."""
+    """What must be known of the rows of a result, in sentences; each way of taking features that they have, in turn."""
     row = result["metrics"][0]
     if "splits" in result:
         data = f"{row['dataset']}, mean over splits {', '.join(map(str, result['splits']))} (a trial is a split)"
@@ -56,10 +71,16 @@ def common_lines(result: Mapping[str, Any]) -> list[str]:
     trained, held_out = result.get("trained_identities"), result.get("held_out_identities")
     if trained:
         data += f", trained on {trained} of {trained + held_out} identities"
-    flip = {True: "flip averaging on", False: "flip averaging off", None: "flip averaging unknown"}[row["flip"]]
-    how = f"feature {row['feature'] or 'as given'}, {row['similarity']} similarity, {flip}"
+    ways = dict.fromkeys((row["feature"], row["similarity"], row["flip"]) for row in result["metrics"])
+    how = [
+        f"feature {feature or 'as given'}, {similarity} similarity, flip averaging {_FLIP[flip]}"
+        for feature, similarity, flip in ways
+    ]
     reported = [row["selection"] for row in result["metrics"]]
     rules = [f"{rule}: {RULES[rule]}" for rule in RULES if rule != LAST and rule in reported]
     if any(rule is not None and rule.startswith(UNFINISHED) for rule in reported):
         rules.append("unfinished: of a run that has not come to its end; another epoch may be chosen yet")
-    return [data, how, *rules]
+    return [data, *how, *rules]
+
+
+_FLIP = {True: "on", False: "off", None: "unknown"}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bdlf.active import flat
 from bdlf.config import Config
 from bdlf.data.regdb import SPLITS
 from bdlf.errors import InputError
 from bdlf.runs.folder import RunFolder, read_config
-from bdlf.runs.identity import run_id
-from bdlf.runs.record import FIGURES, read_result
+from bdlf.runs.identity import values_hash
+from bdlf.runs.record import FIGURES, protocol, read_result
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,33 @@ _AVERAGED = ("split", "epoch", "queries", "valid_queries", "mean", "std", "trial
 def run_folders(patterns: Any) -> list[RunFolder]:
     """The run folders that a path, or a list of paths, names; `*` and `?` stand for anything.
 
-    Raises InputError where one names nothing.
+    A single run folder stands for the runs of all ten splits: its siblings, which have the same configuration and seed
+    but another split, are looked up by their hashes under the same parent folder. Raises InputError where a path names
+    nothing.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = sorted(glob.glob(str(pattern)))
         if not matches:
-            raise InputError(f"splits={pattern}: no such folder; name run folders, like 'outputs/regdb/full-*/seed0'")
+            raise InputError(
+                f"splits={pattern}: no such folder; name a run folder, like outputs/regdb/full-1a2b3c4d/seed0"
+            )
         found += [match for match in matches if (Path(match) / "config.yaml").is_file() or match == str(pattern)]
-    return [RunFolder(Path(path)) for path in dict.fromkeys(found)]
+    folders = [RunFolder(Path(path)) for path in dict.fromkeys(found)]
+    return _with_siblings(folders[0]) if len(folders) == 1 else folders
+
+
+def _with_siblings(folder: RunFolder) -> list[RunFolder]:
+    values = flat(read_config(folder.config))
+    if values["dataset.name"] != "regdb":
+        return [folder]
+    siblings: list[RunFolder] = []
+    for split in SPLITS:
+        digest = values_hash(values | {"dataset.split": split})
+        own = folder.path if split == values["dataset.split"] else None
+        others = sorted(folder.path.resolve().parents[1].glob(f"*-{digest}/seed{values['seed']}"))
+        siblings += [RunFolder(path) for path in ([own] if own else others[:1])]
+    return siblings
 
 
 def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -78,7 +96,7 @@ def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[d
 
 
 def _without_split(config: Config) -> str:
-    return run_id(replace(config, dataset=replace(config.dataset, split=SPLITS[0])))
+    return f"{values_hash(flat(config), without_split=True)}-seed{config.seed}"
 
 
 def _mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -86,8 +104,9 @@ def _mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, 
     for row in tables[0]:
         key = {name: value for name, value in row.items() if name not in _AVERAGED}
         same = [other for table in tables for other in table if all(other[name] == key[name] for name in key)]
-        if len(same) != len(tables):
-            raise InputError(f"not every split has a result of {key}: score them alike")
+        if len(same) != len(tables):  # a scoring that was asked of some of the runs alone
+            log.warning("%s, flip=%s: not every split has this row, so it has no mean", protocol(row), row["flip"])
+            continue
         figures = pd.DataFrame([other["mean"] for other in same], columns=list(FIGURES))
         epochs = {other["epoch"] for other in same}
         rows.append(
@@ -102,4 +121,6 @@ def _mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, 
                 "trials": figures.to_dict("records"),
             }
         )
+    if not rows:
+        raise InputError("the splits have no row in common: score their runs alike")
     return rows

@@ -19,7 +19,7 @@ def show_report(report: Mapping[str, Any]) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, soft_wrap=True, width=140)
-    kind = " (synthetic)" if report["synthetic"] and report["dataset"] != "synthetic" else ""
+    kind = "-synthetic" if report["synthetic"] and report["dataset"] != "synthetic" else ""
     name = f"{report['dataset']}{kind}"
     at = f" in {report['root']}" if report["root"] is not None else ""
     source = "recorded" if report["synthetic"] else "published"

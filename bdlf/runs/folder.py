@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from bdlf.config import Config
 from bdlf.errors import InputError
 from bdlf.files import remove_leftovers
 from bdlf.runs.record import read_result, source_state
+from bdlf.runs.selection import LAST
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,11 @@ class RunFolder:
         self.per_query = path / "per_query.npz"
         self.result = path / "result.json"
         self.log = path / "train.log"
-        self.lock = path.with_name(f".{path.name}.lock")
+
+    @property
+    def lock(self) -> Path:
+        """`<output>/<dataset>/.<run id>.lock`: the same for every label under which a run may be started."""
+        return self.path.parents[1] / f".{self.path.parent.name.rpartition('-')[2]}-{self.path.name}.lock"
 
     @property
     def label(self) -> str:
@@ -57,9 +63,29 @@ class RunFolder:
         name = self.path.resolve().parent.name
         return name.rpartition("-")[0] or name
 
-    def selected(self, rule: str) -> Path:
-        """The weights of the epoch that a selection rule prefers so far."""
-        return self.path / "checkpoints" / f"{rule}.pt"
+    def weights(self, rule: str) -> Path:
+        """The weights of the epoch that a selection rule prefers so far; of the last epoch, the checkpoint.
+
+        Raises InputError where the run keeps none for the rule.
+        """
+        if rule == LAST:
+            return self.checkpoint
+        kept = self.selected(rule)
+        if not kept:
+            raise InputError(f"{self.checkpoint.parent} has no weights that {rule} chose; rerun=true trains again")
+        return kept[max(kept)]
+
+    def selected(self, rule: str) -> dict[int, Path]:
+        """By epoch (from 0), the weights of epochs that a selection rule preferred when they were scored."""
+        found = {}
+        for path in self.checkpoint.parent.glob(f"{rule}-epoch*.pt"):
+            if number := re.fullmatch(rf"{rule}-epoch(\d+)\.pt", path.name):
+                found[int(number[1])] = path
+        return found
+
+    def weights_of(self, rule: str, epoch: int) -> Path:
+        """Where the weights of an epoch (from 0) lie that a selection rule prefers."""
+        return self.checkpoint.parent / f"{rule}-epoch{epoch}.pt"
 
     def move_aside(self) -> None:
         """Rename an existing folder to `<name>.old1`, `.old2` ...; nothing is deleted."""
@@ -78,14 +104,13 @@ class RunFolder:
     def finished(self, run_id: str, fingerprint: str) -> dict[str, Any] | None:
         """The result of a finished run; None where there is none yet.
 
-        Raises InputError where the dataset has changed since; another git commit is a warning.
+        Raises InputError where the dataset has changed since.
         """
         if not self.result.is_file():
             return None
         result = read_result(self.result)
         self.require_same_run(self.result, result["run_id"], run_id)
         self.require_fingerprint(result["fingerprint"], fingerprint)
-        self.warn_of_commit(result["commit"])
         return result
 
     def require_fingerprint(self, recorded: str, now: str) -> None:

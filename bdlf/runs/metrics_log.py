@@ -12,7 +12,11 @@ from bdlf.files import write_text
 
 
 class MetricsLog:
-    """Rows of one run under fixed columns; a row may leave some out (evaluation not due)."""
+    """Rows of one run under fixed columns; a row may leave some out (evaluation not due).
+
+    A run that goes on may be scored otherwise than before. Its file then keeps the columns that it had, after the new
+    ones.
+    """
 
     def __init__(self, path: Path, columns: list[str], *, keep_epochs: int = 0) -> None:
         """Rows of epochs from `keep_epochs` on, left by a process that died after its last checkpoint, are dropped.
@@ -20,15 +24,16 @@ class MetricsLog:
         Raises InputError where the file has not a row for each epoch before.
         """
         self.path = path
-        self.columns = columns
+        self.columns = list(columns)
         self.rows: list[dict[str, Any]] = []
         if not keep_epochs:
             return
         try:
             with path.open(newline="") as file:
                 self.rows = list(csv.DictReader(file))[:keep_epochs]
+            self.columns += [name for name in self.rows[0] if name not in self.columns]
             whole = [row["epoch"] for row in self.rows] == [str(epoch) for epoch in range(keep_epochs)]
-        except (OSError, KeyError, ValueError, csv.Error):
+        except (OSError, LookupError, ValueError, csv.Error):
             whole = False
         if not whole:
             raise InputError(

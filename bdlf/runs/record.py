@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,9 +18,18 @@ from bdlf.files import read_json, write_atomically, write_json
 from bdlf.naming import protocol_name
 
 if TYPE_CHECKING:
-    from bdlf.evaluation import Scores, Setting
+    from bdlf.evaluation import Choice, Scores, Setting
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of `result.json` and `per_query.npz`. Schema 1 had no pids of the queries, and another run id."""
+ROW_KEYS = (
+    *("dataset", "split", "mode", "shots", "direction", "gallery", "reading", "similarity", "feature", "flip"),
+    *("model", "epoch", "selection"),
+)
+"""Keys of a row of `metrics`, which no two rows share all values of."""
+RowKey = tuple[Any, ...]
+"""The values of ROW_KEYS."""
+SIMILARITY = "cosine"
 FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
 """Figures of a result row, in percent."""
 CURVES = ("rank1", "mAP", "mINP")
@@ -40,7 +51,7 @@ def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]
         "direction": setting.direction,
         "gallery": setting.gallery,
         "reading": setting.reading,
-        "similarity": "cosine",
+        "similarity": SIMILARITY,
         "feature": card["feature"],
         "flip": card["flip"],
         "model": card["model"],
@@ -54,6 +65,11 @@ def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]
     }
 
 
+def row_key(row: Mapping[str, Any]) -> RowKey:
+    """What tells a row of `metrics` from the others of its result."""
+    return tuple(row[name] for name in ROW_KEYS)
+
+
 def training_columns(terms: Sequence[str]) -> list[str]:
     """Columns of metrics.csv that every epoch fills: the terms, diagnostics, cost."""
     watched = ["gradient_norm", "corr_base", "corr_detail", "corr_detail_centred", "attention_own"]
@@ -61,7 +77,7 @@ def training_columns(terms: Sequence[str]) -> list[str]:
     return ["epoch", "lr", "total", *terms, *watched, *cost]
 
 
-def metric_columns(settings: Sequence[Setting], models: Sequence[str], *, prefix: str = "") -> list[str]:
+def metric_columns(settings: Sequence[Choice], models: Sequence[str], *, prefix: str = "") -> list[str]:
     """Columns of metrics.csv that an evaluation fills: `rank1/<prefix><protocol>/<model>` and so on."""
     return [_column(name, prefix + setting.name, model) for setting in settings for model in models for name in CURVES]
 
@@ -81,14 +97,32 @@ def _column(figure: str, protocol: str, model: str) -> str:
     return f"{figure}/{protocol.replace(' ', '-')}/{model}"
 
 
-def write_per_query(path: Path, scores: Sequence[Scores]) -> None:
-    """`<i>.first_match`, `<i>.ap`, `<i>.inp`, each (trials, queries), for row i of `metrics`."""
-    arrays = {
-        f"{row}.{name}": getattr(score, name)
-        for row, score in enumerate(scores)
-        for name in ("first_match", "ap", "inp")
-    }
+def write_per_query(path: Path, scores: Sequence[Scores], *, add_to: int = 0) -> None:
+    """For row i of `metrics`: `<i>.pids` (queries,), and `<i>.first_match`, `<i>.ap`, `<i>.inp` (trials, queries).
+
+    `scores` are those of the rows from `add_to` on. The arrays of earlier rows are kept as they are in the file.
+
+    Raises InputError where there are earlier rows and the file with their arrays is missing or damaged.
+    """
+    arrays: dict[str, Any] = dict(_arrays(path, add_to)) if add_to else {}
+    for row, score in enumerate(scores, start=add_to):
+        arrays |= {f"{row}.{name}": getattr(score, name) for name in _PER_QUERY}
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+_PER_QUERY = ("pids", "first_match", "ap", "inp")
+
+
+def _arrays(path: Path, rows: int) -> dict[str, np.ndarray]:
+    """The arrays of the first `rows` rows, without those that a process left when it was killed before the result."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {f"{row}.{name}": file[f"{row}.{name}"] for row in range(rows) for name in _PER_QUERY}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} does not hold the queries of the {rows} rows of result.json ({str(error).splitlines()[0]}); "
+            "restore it, or start again with rerun=true"
+        ) from error
 
 
 def write_result(path: Path, *, metrics: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
@@ -98,14 +132,35 @@ def write_result(path: Path, *, metrics: list[dict[str, Any]], **facts: Any) -> 
     return result
 
 
+def add_rows(
+    path: Path, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, device: str
+) -> dict[str, Any]:
+    """Append `rows` to those of a `result.json`, say in `additions` where they come from, and return the new result."""
+    first = len(result["metrics"])
+    addition = {"rows": [*range(first, first + len(rows))], **source_state(), "versions": package_versions()}
+    changed = {
+        **result,
+        "metrics": [*result["metrics"], *rows],
+        "additions": [*result.get("additions", []), {**addition, "device": device}],
+    }
+    write_json(path, changed)
+    return changed
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Raises InputError where it is not a result of this version."""
     result = read_json(path)
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+    schema = result.get("schema") if isinstance(result, dict) else None
+    if isinstance(schema, int) and schema < SCHEMA:
+        raise InputError(
+            f"{path} is of an older version of bdlf (schema {schema}, here {SCHEMA}), which kept no identities of the "
+            "queries; train the run again with this version, or read it with the older one"
+        )
+    if schema != SCHEMA:
         raise InputError(
             f"{path} is not a result of this version of bdlf; rerun=true moves the folder aside and starts again"
         )
-    return result
+    return cast(dict[str, Any], result)
 
 
 def package_versions() -> dict[str, str | None]:

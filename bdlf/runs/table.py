@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +12,15 @@ from bdlf.runs.card import common_lines
 from bdlf.runs.record import FIGURES, protocol
 
 
-def show_result(result: dict[str, Any]) -> None:
-    """Print the rows of a result with their protocol card: mean and, over trials, +- std (ddof 1), in percent."""
+def show_result(result: dict[str, Any], *, rows: Collection[int] | None = None) -> None:
+    """Print the rows of a result with their protocol card: mean and, over trials, +- std (ddof 1), in percent.
+
+    With `rows`, only these are shown, and a line says how many others the result holds.
+    """
+    others = 0
+    if rows is not None:
+        others = len(result["metrics"]) - len(rows)
+        result = {**result, "metrics": [result["metrics"][row] for row in sorted(rows)]}
     of_run = f" ({result['run_id']})" if result["run_id"] else ""
     title = f"{result['dataset']}: {result['label']}{of_run}, percent"
     table = Table(title=title, title_justify="left")
@@ -30,6 +38,8 @@ def show_result(result: dict[str, Any]) -> None:
     console.print(table)
     for line in common_lines(result):
         console.print(line, highlight=False)
+    if others:
+        console.print(f"result.json also holds {others} rows of other scorings", highlight=False)
 
 
 def _epoch(row: dict[str, Any]) -> str:

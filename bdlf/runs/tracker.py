@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from bdlf.active import components, flat, in_use, variant_name
 from bdlf.config import Config
 from bdlf.runs.card import flat_rows, summary
 from bdlf.runs.folder import RunFolder, read_config
-from bdlf.runs.identity import run_id
+from bdlf.runs.identity import run_group, run_id
 from bdlf.runs.record import read_result
 
 log = logging.getLogger(__name__)
@@ -127,13 +128,16 @@ def start_tracker(
     config: Config, folder: Path, facts: Mapping[str, Any], *, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> Tracker:
     """The tracker of a run; `facts` holds its run_id, label and dataset."""
-    tags = [facts["dataset"], config.variant, f"stage{config.dfe.stage}", f"blocks{config.dfe.blocks}"]
+    values = flat(config)
+    used = in_use(values)
+    tags = [facts["dataset"], variant_name(components(values))]
+    tags += [f"{name}{used[f'dfe.{name}']}" for name in ("stage", "blocks") if f"dfe.{name}" in used]
     tags += [config.sweep] if config.sweep != Config.sweep else []
     return Tracker(
         config.tracker.name,
         folder=folder,
         run_id=facts["run_id"],
-        group=facts["label"],
+        group=run_group(config, facts["label"]),
         tags=tags,
         config=dataclasses.asdict(config),
         project=config.tracker.project,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf.data import check, fingerprint, is_synthetic, listing
+from bdlf.data import check, fingerprint, is_synthetic, listing, synthetic_drawing
 from bdlf.errors import InputError
 
 SMALL = {"train_identities": 3, "test_identities": 2, "images_per_identity": 2}
@@ -122,6 +122,26 @@ def test_the_fingerprint_of_synthetic_data_covers_the_factors():
     changed.loc[0, factor] *= 1.01
     assert fingerprint(small, None) == fingerprint(nudged, None) != fingerprint(changed, None)
     assert fingerprint(listing("synthetic", None, synthetic={**SMALL, "seed": 1}), None) != fingerprint(small, None)
+
+
+def test_the_fingerprint_of_synthetic_data_covers_the_code_that_draws_it(monkeypatch, regdb_root):
+    small, files = listing("synthetic", None, synthetic=SMALL), listing("regdb", regdb_root)
+    before = fingerprint(small, None), fingerprint(files, regdb_root)
+    synthetic_drawing.drawing_stamp.cache_clear()
+    monkeypatch.setitem(synthetic_drawing.BLUR, "vis", 1.1 * synthetic_drawing.BLUR["vis"])
+    try:
+        after = fingerprint(small, None), fingerprint(files, regdb_root)
+    finally:
+        synthetic_drawing.drawing_stamp.cache_clear()
+    assert after[0] != before[0]
+    assert after[1] == before[1]  # of files, the sizes
+
+
+def test_the_stamp_is_computed_once(monkeypatch):
+    small = listing("synthetic", None, synthetic=SMALL)
+    first = fingerprint(small, None)
+    monkeypatch.setattr(synthetic_drawing, "render", None)
+    assert fingerprint(small, None) == first
 
 
 def test_a_synthetic_tree_is_known_by_its_record(tmp_path: Path):

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bdlf.data import synthetic_drawing, synthetic_person
 from bdlf.data.synthetic_canvas import Canvas
-from bdlf.data.synthetic_drawing import contact_sheet, render
-from bdlf.data.synthetic_factors import FACTOR_KINDS, synthetic_listing
+from bdlf.data.synthetic_drawing import contact_sheet, drawing_stamp, render
+from bdlf.data.synthetic_factors import FACTOR_KINDS, SHARED_CLASSES, synthetic_listing
+from bdlf.data.synthetic_person import Person
 from bdlf.errors import InputError
 
 HEIGHT, WIDTH = 64, 32
@@ -147,6 +149,99 @@ def test_contact_sheet_places_images_row_by_row(images: np.ndarray) -> None:
     assert sheet.shape == (2 * (HEIGHT + 2), 3 * (WIDTH + 2), 3)
     assert np.array_equal(sheet[HEIGHT + 2 : 2 * HEIGHT + 2, WIDTH + 2 : 2 * WIDTH + 2], images[4])
     assert (sheet[HEIGHT + 2 :, 2 * (WIDTH + 2) :] == 255).all()
+
+
+def stamp() -> str:
+    return drawing_stamp.__wrapped__()  # not the one of this process
+
+
+def scaled(function, **factors: float):
+    """`function` of a canvas and factors, with some factors multiplied: what another constant in it would draw."""
+
+    def changed(canvas, columns, *others):
+        return function(canvas, {**columns, **{name: by * columns[name] for name, by in factors.items()}}, *others)
+
+    return changed
+
+
+@pytest.mark.parametrize("kind", ["vis", "ir"])
+@pytest.mark.parametrize("by", [0.9, 1.1])
+def test_the_stamp_notices_softer_and_sharper_edges(kind: str, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stamp()
+    monkeypatch.setitem(synthetic_drawing.BLUR, kind, by * synthetic_drawing.BLUR[kind])
+    assert stamp() != before
+
+
+@pytest.mark.parametrize(
+    ("function", "factors"),
+    [
+        ("_paint_background", {"background_contrast": 1.1}),  # panels and tiles
+        ("_paint_background", {"background_frequency": 1.05}),
+        ("_paint_background", {"background_horizon": 1.02}),
+        ("_paint_occluder", {"occluder_size": 1.05}),
+        ("_paint_occluder", {"occluder_shade": 0.9}),
+        ("_expose", {"noise": 1.05}),
+        ("_expose", {"light_gradient": 1.5}),
+        ("_expose", {"tint_red": 1.01}),
+    ],
+)
+def test_the_stamp_notices_how_scene_and_noise_are_drawn(
+    function: str, factors: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stamp()
+    monkeypatch.setattr(synthetic_drawing, function, scaled(getattr(synthetic_drawing, function), **factors))
+    assert stamp() != before
+
+
+@pytest.mark.parametrize("part", ["leg", "skirt", "torso", "hair", "head_and_hair", "arm", "bag", "straps"])
+def test_the_stamp_notices_every_part_of_the_person(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stamp()
+    monkeypatch.setattr(Person, part, lambda *_, **__: None)
+    assert stamp() != before
+
+
+@pytest.mark.parametrize(("constant", "by"), [("TALLEST", 1.01), ("INFRARED_PATTERN", 0.95)])
+def test_the_stamp_notices_constants_of_the_person(constant: str, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stamp()
+    monkeypatch.setattr(synthetic_person, constant, by * getattr(synthetic_person, constant))
+    assert stamp() != before
+
+
+def test_the_stamp_does_not_depend_on_the_last_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another processor's sine differs by one in ten million; ten times as much is added here before the exposure."""
+    before, pixels = stamp(), render(synthetic_drawing._probes(), 48, 24)
+    expose, random = synthetic_drawing._expose, np.random.default_rng(0)
+
+    def disturbed(canvas, *others):
+        canvas.planes += 2e-6 * random.uniform(-1, 1, canvas.planes.shape).astype(np.float32)
+        return expose(canvas, *others)
+
+    monkeypatch.setattr(synthetic_drawing, "_expose", disturbed)
+    changed = 0
+    for _ in range(10):
+        changed += (render(synthetic_drawing._probes(), 48, 24) != pixels).sum()
+        assert stamp() == before
+    assert changed > 5
+
+
+def test_no_number_of_the_stamp_lies_near_a_boundary_of_rounding() -> None:
+    """A change of the drawing code can move one there. Then give `_PROBE_SEED` the seed with the largest distance."""
+    numbers = synthetic_drawing._probe_numbers()
+    levels = 12 * 4 * 3  # probes, quarters of the height, channels
+    distance = np.abs(numbers % 1 - 0.5)
+    assert len(numbers) == levels + 12 * 2
+    assert (
+        distance[:levels].min() * synthetic_drawing._LEVEL_STEP > 0.03
+    )  # grey levels; one pixel moves a mean by 0.003
+    assert distance[levels:].min() * synthetic_drawing._CONTRAST_STEP > 0.03
+
+
+def test_the_probes_show_every_class_from_many_sides_in_both_modalities() -> None:
+    probes = synthetic_drawing._probes()
+    for kind, rows in probes.groupby("modality"):
+        for name, words in SHARED_CLASSES.items():
+            assert {words[code] for code in rows[name]} == set(words), (kind, name)
+        assert set(rows["occluder"]) == {0, 1, 2} and rows["view"].nunique() == 6
 
 
 def test_what_cannot_be_drawn_is_refused(listing: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ import pytest
 from scipy.io import savemat
 
 from bdlf.errors import InputError
-from bdlf.evaluation import settings
+from bdlf.evaluation import Choice, choices, settings
 
 SYSU_FOLDERS = {  # (camera, identity): images; identity 40 is nowhere in cameras 1 and 2, 6 not in camera 4
     (1, 6): 12, (2, 6): 11, (5, 6): 13, (3, 6): 3, (6, 6): 2,
@@ -274,9 +274,22 @@ def test_llcm_scores_both_directions_as_the_paper_does():
     ],
 )
 def test_what_a_protocol_does_not_define_is_refused(dataset, asked, message):
-    with pytest.raises(InputError, match=message) as caught:
-        settings(dataset, sysu_listing(), **asked)
-    assert "\n" not in str(caught.value)
+    for call in (lambda: settings(dataset, sysu_listing(), **asked), lambda: choices(dataset, **asked)):
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked"),
+    [("sysu", {}), ("sysu", {"mode": "indoor"}), ("llcm", {}), ("llcm", {"reading": "released"}), ("regdb", {}),
+     ("regdb", {"direction": "vis_to_ir"}), ("synthetic", {"mode": "all"})],
+)  # fmt: skip
+def test_choices_are_the_settings_without_their_rows(dataset, asked):
+    listing = {"sysu": sysu_listing, "llcm": llcm_listing}.get(dataset, paired_listing)()
+    found = settings(dataset, listing, **asked)
+    expected = [Choice(one.dataset, one.mode, one.shots, one.direction, one.gallery, one.reading) for one in found]
+    assert choices(dataset, **asked) == expected and [one.name for one in found] == [one.name for one in expected]
 
 
 def test_a_listing_without_test_images_is_refused():

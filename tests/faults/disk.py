@@ -125,6 +125,7 @@ class _Raw(io.FileIO):
 def plain(path: str) -> str:
     """A file's name without what differs from process to process."""
     name = re.sub(r"^\.(.+)\.(\d+|[0-9a-f]{32})\.(tmp|partial)$", r"\1", os.path.basename(path))
+    name = re.sub(r"^\.[0-9a-f]{8}-(seed\d+\.lock)$", r".\1", name)
     return re.sub(r"synthetic-.*\.npy", "images.npy", name)
 
 

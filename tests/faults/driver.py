@@ -23,21 +23,21 @@ import torch
 from disk import Disk
 from omegaconf import DictConfig
 
-from bdlf import scoring, train
+from bdlf import parts, scoring, train
 from bdlf.command import _run_job, register
 from bdlf.config import Config, config_folder
 from bdlf.data import store
-from bdlf.runs import metrics_log, record, table, tracker
+from bdlf.runs import metrics_log, record, selected, table, tracker
 from bdlf.training import ema, loop, saving
 
 PHASES = [
     ("elsewhere", None, ""),
-    ("parts", train._Parts, "__init__"),
+    ("parts", parts.Parts, "__init__"),
     ("image cache", store, "_write"),
     ("step", loop.Stepper, "step"),
     ("checkpoint", saving.Saver, "save"),
     ("scoring", scoring.Scorer, "after_epoch"),
-    ("chosen weights", scoring, "save_checkpoint"),
+    ("chosen weights", selected.SelectedWeights, "keep"),
     ("metrics", metrics_log.MetricsLog, "amend"),
     ("queries", record, "write_per_query"),
     ("result", record, "write_result"),

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from bdlf.config import LOSS_GROUPS, Config
+from bdlf.active import LOSS_GROUPS
+from bdlf.config import Config
 from bdlf.files import write_atomically, write_json, write_text
-from bdlf.reporting.gather import VARIANTS
-from bdlf.runs.identity import run_id, run_path
+from bdlf.reporting.families import VARIANTS
+from bdlf.runs.identity import run_id, run_path, with_facts
 from bdlf.runs.record import SCHEMA
 
 QUERIES = 40
+PIDS = np.repeat(np.arange(10), 4)
+"""Identities of the queries."""
 _TEXTS: dict[str, str] = {}  # OmegaConf takes long, and most tests want the same few configurations
 
 
@@ -25,6 +28,7 @@ def configured(variant: str = "full", **changes) -> Config:
     config.dataset.name = "synthetic"
     switches = next(key for key, name in VARIANTS.items() if name == variant)
     config.dfe.enabled, config.loss.app.enabled, config.loss.orth.enabled, config.loss.skd.enabled = switches
+    config.loss.detail.enabled = None  # as in conf/
     for members in LOSS_GROUPS.values():
         for name in members:
             getattr(config.loss, name).enabled = None  # as its group, as in conf/
@@ -49,6 +53,7 @@ def fabricate(tmp_path):
         finished: bool = True,
         dataset: str | None = None,
     ) -> Path:
+        config = with_facts(config)
         config.output = "outputs"
         if repr(config) not in _TEXTS:
             _TEXTS[repr(config)] = OmegaConf.to_yaml(OmegaConf.structured(config))
@@ -65,6 +70,7 @@ def fabricate(tmp_path):
             first = np.where(random.random((1, QUERIES)) < quality, 1, random.integers(2, 30, (1, QUERIES)))
             figures = {f"rank{rank}": 100 * float((first <= rank).mean()) for rank in (1, 5, 10, 20)}
             arrays |= {f"{index}.first_match": first, f"{index}.ap": 1 / first, f"{index}.inp": 1 / first}
+            arrays[f"{index}.pids"] = PIDS
             figures |= {"mAP": 100 * float((1 / first).mean()), "mINP": 100 * float((1 / first).mean())}
             metrics.append(
                 {
@@ -93,6 +99,8 @@ def fabricate(tmp_path):
         costs = {"train_seconds": 100.0, "images_per_second": 200.0, "peak_memory_gib": 1.5, "parameters": 7_000_000}
         facts = {"schema": SCHEMA, "run_id": run_id(config), "label": path.parent.name.rpartition("-")[0]}
         facts |= {"fingerprint": "f" * 64, "test_fingerprint": "e" * 64, "metrics": metrics}
+        facts |= {"commit": "c" * 40, "dirty": False, "versions": {"torch": "2.14.1", "numpy": "2.4.6"}}
+        facts |= {"trained_identities": {"sysu": 395, "regdb": 206, "llcm": 713}.get(config.dataset.name, 96)}
         write_json(path / "result.json", {**facts, **costs, "train_gflops": 0.3, "inference_gflops": 0.1})
         return path
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bdlf.errors import InputError
+from bdlf.reporting.families import TABLES
 from bdlf.reporting.gather import gather
 from bdlf.reporting.tables import blocks_of
 
@@ -26,7 +27,7 @@ def test_folders_that_cannot_be_read_stop_no_other(table2, fabricate, configured
     result = table2["full", 0] / "result.json"
     result.write_text(result.read_text()[:-40])
     older = table2["full", 1] / "result.json"
-    older.write_text(older.read_text().replace('"schema": 1', '"schema": 99'))
+    older.write_text(older.read_text().replace('"schema": 2', '"schema": 1'))
     (table2["dfe_app", 0] / "config.yaml").write_text("label: ${oc.env:HOME}")
     (table2["dfe_app", 1] / "config.yaml").write_text("surprise: 1")
     (table2["dfe_skd", 0] / "config.yaml").write_text(": : :")
@@ -36,7 +37,7 @@ def test_folders_that_cannot_be_read_stop_no_other(table2, fabricate, configured
     for part in (
         "claims run",
         "not a readable JSON",
-        "not a result of this version",
+        "is of an older version",
         "interpolation",
         "'surprise'",
         "not the configuration",
@@ -69,7 +70,10 @@ def test_a_result_that_does_not_fit_is_named(changed, table2, tmp_path, damage, 
     gathered = gather([tmp_path])
     (problem,) = gathered.problems
     assert part in problem and str(table2["full", 0]) in problem and "\n" not in problem
-    assert next(blocks_of(gathered, "table2")).table.set_index("row")["runs"]["full"] == "1 of 2, seed 0 unreadable"
+    assert (
+        next(blocks_of(gathered, TABLES["table2"])).table.set_index("row")["runs"]["full"]
+        == "1 of 2, seed 0 unreadable"
+    )
 
 
 def test_a_configuration_that_does_not_fit_is_named(table2, tmp_path):

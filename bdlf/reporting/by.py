@@ -1,0 +1,163 @@
+"""An ablation table over any keys of the configuration: `python -m bdlf.report DIR by=optimizer.lr,loss.skd.weight`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from bdlf.active import LOSS_GROUPS, active_weights, can_decide, components, flat, in_use, variant_name, with_components
+from bdlf.config import Config
+from bdlf.errors import InputError
+from bdlf.reporting.families import Asked, Family, Table, Values, as_typed, in_common
+from bdlf.runs.identity import values_hash
+
+VARIANT = "variant"
+"""A key that stands for what Table 2 switches, by the names of its rows, whatever a run was called."""
+_MOST_QUESTIONS = 50_000  # hashes of configurations that one table may ask for; each takes about 0.1 ms
+
+
+def by_table(keys: Sequence[str], reference: str | None) -> Table:
+    """The table whose rows are the values of `keys`, and whose blocks are equal in everything else that is in use.
+
+    A key that a run does not use is "-". `reference` names the row that others are compared with by its values in the
+    order of `keys`, with a comma between them; None takes the first row.
+
+    Raises InputError for a key that does not exist, that cannot decide a run's weights, or that is given twice.
+    """
+    _check(keys)
+
+    def families(configurations: Iterable[Values]) -> list[Family]:
+        return _families(keys, list(configurations))
+
+    name = ",".join(map(_as_row, reference.split(","))) if reference else ""
+    return Table("by", f"By {', '.join(keys)}", tuple(keys), families, name, gaps=False)
+
+
+def _as_row(text: str) -> str:
+    """A value as rows are named by it: `1.0` as `1`, `True` as `true`."""
+    text = text.strip()
+    try:
+        return as_typed(float(text))
+    except ValueError:
+        return text.lower() if text.lower() in ("true", "false", "null") else text
+
+
+def _check(keys: Sequence[str]) -> None:
+    known = [*(key for key in flat(Config()) if can_decide(key)), VARIANT]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"by={','.join(keys)} names {key} twice; name each key once")
+        if key in known:
+            continue
+        if key == "seed" or key == "dataset.split":
+            raise InputError(f"by={key}: a row is the mean over its runs' {key}; frame=true gives a line for each run")
+        if key.startswith("evaluation."):
+            raise InputError(f"by={key}: this key says how a run is scored, and each scoring has a block of its own")
+        if key in flat(Config()):
+            raise InputError(
+                f"by={key}: this key does not decide what a run learns; give one that does, like optimizer.lr"
+            )
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        below = [one for one in known if one.startswith(f"{key}.")]
+        hint = f"; did you mean '{close[0]}'" if close else ""
+        raise InputError(f"by={key}: no such key{hint}" + (f"; known below {key}: {', '.join(below)}" if below else ""))
+
+
+def _families(keys: Sequence[str], configurations: Sequence[Values]) -> list[Family]:
+    present = {values_hash(values, without_split=True) for values in configurations}
+    bases: dict[tuple, Values] = {}
+    own: dict[tuple, list[tuple]] = {}
+    for values in configurations:
+        rest = tuple((key, str(value)) for key, value in values.items() if can_decide(key) and _varies(key, keys))
+        bases.setdefault(rest, values)
+        own.setdefault(rest, []).append(_choice(values, keys))
+    every = _ordered({choice for choices in own.values() for choice in choices}, keys)
+    ask_all = len(bases) * len(every) * 2 ** len(keys) <= _MOST_QUESTIONS
+    found = []
+    for rest, base in bases.items():
+        choices = _with_off(keys, every if ask_all else _ordered({*own[rest]}, keys))
+        if family := _family(keys, base, choices, present):
+            found.append(family)
+    return found
+
+
+def _varies(key: str, keys: Sequence[str]) -> bool:
+    """Whether a key must be the same in all rows of a block."""
+    switched = ("dfe.enabled", "loss.app.enabled", "loss.orth.enabled", "loss.skd.enabled") if VARIANT in keys else ()
+    return key not in keys and key not in switched and key != "dataset.split"
+
+
+def _choice(values: Values, keys: Sequence[str]) -> tuple:
+    """What a configuration says of the keys, as something that can be a dictionary's key."""
+    return tuple(
+        components(values) if key == VARIANT else tuple(values[key]) if isinstance(values[key], list) else values[key]
+        for key in keys
+    )
+
+
+def _with_off(keys: Sequence[str], choices: Sequence[tuple]) -> list[tuple]:
+    """The choices, and after them the same with terms switched off.
+
+    A run without a term may have been started by the term's switch as well as by a weight of 0; it is one run.
+    """
+    options = [[[value, *_off(key)] for key, value in zip(keys, choice, strict=True)] for choice in choices]
+    return list(dict.fromkeys([*choices, *(one for option in options for one in product(*option))]))
+
+
+def _off(key: str) -> list[Any]:
+    if key.startswith("loss.") and key.endswith(".weight"):
+        return [0.0]
+    return [False, True] if key.endswith(".enabled") else []
+
+
+def _ordered(choices: Collection[tuple], keys: Sequence[str]) -> list[tuple]:
+    """Rising; numbers before words, nothing first."""
+
+    def place(value: Any) -> tuple:
+        if isinstance(value, tuple):
+            return (2, tuple(map(place, value)))
+        return (0, 0.0) if value is None else (1, float(value)) if isinstance(value, int | float) else (3, str(value))
+
+    return sorted(choices, key=lambda choice: tuple(map(place, choice)))
+
+
+def _family(keys: Sequence[str], base: Values, choices: Sequence[tuple], present: set[str]) -> Family | None:
+    rows: dict[str, Asked] = {}
+    seen: set[str] = set()
+    for choice in choices:
+        values = _changed(base, keys, choice)
+        if (group := values_hash(values, without_split=True)) not in present or group in seen:
+            continue
+        seen.add(group)
+        marks = {key: _mark(values, key) for key in keys}
+        name = ",".join(marks.values())
+        if name in rows:  # two runs that only an unused key of this name tells apart
+            name += f" ({group})"
+        rows[name] = Asked(group, values, marks)
+    return Family(rows, in_common([row.values for row in rows.values()])) if rows else None
+
+
+def _changed(base: Values, keys: Sequence[str], choice: tuple) -> dict[str, Any]:
+    values = dict(base)
+    for key, value in zip(keys, choice, strict=True):
+        if key == VARIANT:
+            values = with_components(values, value)
+        else:
+            values[key] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _mark(values: Mapping[str, Any], key: str) -> str:
+    """The value of a key as it is typed, "-" where the run does not use it."""
+    if key == VARIANT:
+        return variant_name(components(values))
+    if key == "dfe.enabled":
+        return "on" if components(values)[0] else "off"
+    if key.startswith("loss.") and key.endswith(".enabled"):
+        name = key.split(".")[1]
+        on = not set(LOSS_GROUPS.get(name, (name,))).isdisjoint(active_weights(values))
+        return "on" if on else "off"
+    used = in_use(values)
+    return as_typed(used[key]) if key in used else "-"

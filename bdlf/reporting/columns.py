@@ -1,0 +1,214 @@
+"""What every format shows of a block: columns of texts, in sections, and the notes that explain their signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from bdlf.reporting.block import Block
+from bdlf.reporting.published import SAME, published
+
+DASH, CHECK, MARK = "-", "✓", " *"
+LEVEL = 0.05
+"""A difference whose adjusted p-value is below this carries MARK."""
+_FIGURES = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
+_PRINTED = {"rank1": "R-1", "mAP": "mAP"}
+"""The figures of the published tables."""
+_COSTS = {
+    "train_seconds": ("", "train s", 1, 0),
+    "images_per_second": ("", "images/s", 1, 0),
+    "peak_memory_gib": ("", "peak GiB", 1, 2),
+    "parameters": ("", "M param.", 1e-6, 1),
+    "train_gflops": ("GFLOP", "train", 1, 2),
+    "inference_gflops": ("GFLOP", "test", 1, 2),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of texts; columns of one `group` stand under one heading where a format has two lines of headings."""
+
+    head: str
+    texts: tuple[str, ...]
+    group: str = ""
+    bold: frozenset[int] = frozenset()
+    """The lines in bold."""
+    figure: bool = True
+
+    @property
+    def full(self) -> str:
+        """The heading where there is one line of them."""
+        return f"{self.group} {self.head}".strip()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Columns that belong together; `caption` says what they are ('' for the figures themselves)."""
+
+    caption: str
+    keys: tuple[Column, ...]
+    columns: tuple[Column, ...]
+
+
+def cells(block: Block) -> pd.DataFrame:
+    """The block as it is read, one line per row: the key columns, then every column of every section as texts."""
+    table = block.table
+    columns = [*_keys(block), _runs(table), *_figures(block), *_differences(block), *_published(table), *_costs(table)]
+    texts: pd.DataFrame = pd.DataFrame({column.full: list(column.texts) for column in columns})
+    return texts
+
+
+def sections(block: Block) -> list[Section]:
+    """The block in up to four sections: figures, differences to the reference row, published numbers, costs.
+
+    A section without any value is left out. Lines of published methods stand among the published numbers alone.
+    """
+    table, keys, runs = block.table, _keys(block), _runs(block.table)
+    own = [line for line, text in enumerate(table["runs"]) if text not in set(published()["venue"])]
+    ours = [_plain(table, figure, "ours") for figure in _PRINTED if figure in table]
+    beside = [line for line in range(len(table)) if _present(table, "paper_rank1")[line]]
+    found = [
+        ("", [runs, *_figures(block)], own),
+        (f"Difference to {block.reference}, in points, with its 95 % interval", _differences(block), own),
+        ("Beside published numbers", [runs, *ours, *_published(table)], beside),
+        ("Costs (GFLOP per image, M: million)", _costs(table), own),
+    ]
+    known = [(caption, columns, lines) for caption, columns, lines in found if columns and lines]
+    return [
+        Section(caption, tuple(_lines(key, lines) for key in keys), tuple(_lines(column, lines) for column in columns))
+        for caption, columns, lines in known
+    ]
+
+
+def notes(block: Block) -> list[str]:
+    """The notes of the block, with a sentence on each sign that its cells carry."""
+    found = list(block.notes)
+    if any(MARK in text for column in _differences(block) for text in column.texts):
+        found.append(f"The sign{MARK} stands beside a difference whose p-value, adjusted by Holm, is below {LEVEL}.")
+    if any(column.bold for column in _figures(block)):
+        found.append(
+            f"Bold is the highest figure of a column where the comparison with {block.reference} supports it: its own "
+            f"difference to {block.reference} carries the sign{MARK}, or it is {block.reference} and the difference of "
+            "the second highest does. The other rows are not compared with each other."
+        )
+    protocols = _protocols(block.table)
+    if len(set(protocols)) == 1 and protocols[0] != SAME:
+        found.append(
+            f"No difference to the published numbers is formed, since their protocol is not ours: {protocols[0]}."
+        )
+    if SAME in protocols:
+        found.append(
+            "The published protocol is the same as far as it is known: the paper does not say of which feature, which "
+            "flip averaging and which epoch its numbers are."
+        )
+    return found
+
+
+def _lines(column: Column, lines: Sequence[int]) -> Column:
+    bold = frozenset(place for place, line in enumerate(lines) if line in column.bold)
+    return replace(column, texts=tuple(column.texts[line] for line in lines), bold=bold)
+
+
+def _keys(block: Block) -> list[Column]:
+    return [Column(key, tuple(map(_key, block.table[key])), figure=False) for key in block.keys]
+
+
+def _key(value: object) -> str:
+    if isinstance(value, bool | np.bool_):
+        return CHECK if value else ""
+    return DASH if value is None or value is pd.NA or value != value else " ".join(str(value).split())
+
+
+def _runs(table: pd.DataFrame) -> Column:
+    return Column("runs", tuple(map(_key, table["runs"])), figure=False)
+
+
+def _figures(block: Block) -> list[Column]:
+    table = block.table
+    found = []
+    for name, words in _FIGURES.items():
+        if name in table:
+            spread = table.get(f"{name}_std", pd.Series(np.nan, table.index))
+            texts = tuple(
+                _number(mean, 1) + (f" ± {std:.1f}" if pd.notna(std) else "")
+                for mean, std in zip(table[name], spread, strict=True)
+            )
+            found.append(Column(words, texts, bold=_best(block, name)))
+    return found
+
+
+def _best(block: Block, name: str) -> frozenset[int]:
+    """The line of the highest `name` where the comparison with the reference row supports it, else none."""
+    columns = [name, f"{name}_difference", f"{name}_p"]
+    table = block.table.reset_index(drop=True).reindex(columns=["row", *columns])
+    numbers = table[columns].apply(pd.to_numeric).sort_values(name, ascending=False, kind="stable")
+    if numbers[name].count() < 2:
+        return frozenset()
+    first, second = numbers.index[:2]
+    is_reference = table["row"][first] == block.reference
+    _, apart, p = numbers.loc[second if is_reference else first]
+    above = -apart > 0 if is_reference else apart > 0
+    return frozenset([first] if above and p < LEVEL else [])
+
+
+def _differences(block: Block) -> list[Column]:
+    table = block.table
+    found = []
+    for name, words in _FIGURES.items():
+        if any(_present(table, f"{name}_difference")):
+            parts = [f"{name}_{part}" for part in ("difference", "low", "high", "p")]
+            numbers = table.reindex(columns=parts).apply(pd.to_numeric)
+            texts = [_difference(*values) for values in numbers.itertuples(index=False)]
+            rows = zip(table["row"], texts, strict=True)
+            found.append(
+                Column(words, tuple("reference" if row == block.reference else text for row, text in rows), "diff.")
+            )
+    if found and "pairs" in table:
+        found.insert(0, Column("pairs", tuple(_number(value, 0) for value in table["pairs"])))
+    return found
+
+
+def _difference(mean: float, low: float, high: float, p: float) -> str:
+    interval = f" [{low:+.1f}, {high:+.1f}]" if pd.notna(low) else ""
+    return DASH if pd.isna(mean) else f"{mean:+.1f}{interval}{MARK if p < LEVEL else ''}"
+
+
+def _plain(table: pd.DataFrame, name: str, group: str, sign: str = "") -> Column:
+    words = next(words for figure, words in _PRINTED.items() if figure in name)
+    return Column(words, tuple(_number(value, 1, sign) for value in table[name]), group)
+
+
+def _published(table: pd.DataFrame) -> list[Column]:
+    if not any(_present(table, "paper_rank1")):
+        return []
+    found = [_plain(table, f"paper_{name}", "paper") for name in _PRINTED]
+    apart = [f"{name}_to_paper" for name in _PRINTED if any(_present(table, f"{name}_to_paper"))]
+    found += [_plain(table, name, "to paper", "+") for name in apart]
+    if len(set(_protocols(table))) > 1:  # else a note says it
+        found.append(Column("paper's protocol", tuple(map(_key, table["paper_protocol"])), figure=False))
+    return found
+
+
+def _protocols(table: pd.DataFrame) -> list[str]:
+    """`paper_protocol` of the lines with published numbers."""
+    there = _present(table, "paper_rank1")
+    return [str(table["paper_protocol"].iloc[line]) for line in range(len(table)) if there[line]]
+
+
+def _costs(table: pd.DataFrame) -> list[Column]:
+    return [
+        Column(words, tuple(_number(value, digits, scale=scale) for value in pd.to_numeric(table[name])), group)
+        for name, (group, words, scale, digits) in _COSTS.items()
+        if any(_present(table, name))
+    ]
+
+
+def _present(table: pd.DataFrame, name: str) -> list[bool]:
+    return list(table[name].notna()) if name in table else [False] * len(table)
+
+
+def _number(value: float | None, digits: int, sign: str = "", scale: float = 1) -> str:
+    return DASH if value is None or pd.isna(value) else f"{value * scale:{sign}.{digits}f}"
