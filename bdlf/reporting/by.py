@@ -73,11 +73,11 @@ def _families(keys: Sequence[str], configurations: Sequence[Values]) -> list[Fam
         rest = tuple((key, str(value)) for key, value in values.items() if can_decide(key) and _varies(key, keys))
         bases.setdefault(rest, values)
         own.setdefault(rest, []).append(_choice(values, keys))
-    every = _ordered({choice for choices in own.values() for choice in choices}, keys)
+    every = {choice for choices in own.values() for choice in choices}
     ask_all = len(bases) * len(every) * 2 ** len(keys) <= _MOST_QUESTIONS
     found = []
     for rest, base in bases.items():
-        choices = _with_off(keys, every if ask_all else _ordered({*own[rest]}, keys))
+        choices = _with_off(keys, every if ask_all else {*own[rest]})
         if family := _family(keys, base, choices, present):
             found.append(family)
     return found
@@ -97,13 +97,13 @@ def _choice(values: Values, keys: Sequence[str]) -> tuple:
     )
 
 
-def _with_off(keys: Sequence[str], choices: Sequence[tuple]) -> list[tuple]:
-    """The choices, and after them the same with terms switched off.
+def _with_off(keys: Sequence[str], choices: Collection[tuple]) -> list[tuple]:
+    """The choices and the same with terms switched off, in order.
 
     A run without a term may have been started by the term's switch as well as by a weight of 0; it is one run.
     """
     options = [[[value, *_off(key)] for key, value in zip(keys, choice, strict=True)] for choice in choices]
-    return list(dict.fromkeys([*choices, *(one for option in options for one in product(*option))]))
+    return _ordered({one for option in options for one in product(*option)})
 
 
 def _off(key: str) -> list[Any]:
@@ -112,7 +112,7 @@ def _off(key: str) -> list[Any]:
     return [False, True] if key.endswith(".enabled") else []
 
 
-def _ordered(choices: Collection[tuple], keys: Sequence[str]) -> list[tuple]:
+def _ordered(choices: Collection[tuple]) -> list[tuple]:
     """Rising; numbers before words, nothing first."""
 
     def place(value: Any) -> tuple:

@@ -100,3 +100,21 @@ def test_keys_that_make_no_rows_are_refused_in_one_line(keys, part):
     with pytest.raises(InputError, match=r"^by=") as refused:
         by_table(keys, None)
     assert part in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_runs_of_a_hand_made_sweep_are_tabulated(tiny_run, tmp_path):
+    """Real runs, two of which share one: without skd it does not matter what its weight is."""
+    for lr, words in (("0.01", ["loss/skd=off"]), ("0.01", ["loss.skd.weight=0.5"]), ("0.02", ["loss.skd.weight=0"])):
+        code, _, err = tiny_run(f"optimizer.lr={lr}", *words, "schedule.epochs=1")
+        assert code == 0, err
+    code, out, _ = tiny_run("optimizer.lr=0.01", "loss.skd.weight=0", "schedule.epochs=1")
+    assert code == 0 and "finished before" in out
+    first, second = blocks_of(gather(tmp_path / "out"), by_table(["optimizer.lr", "loss.skd.weight"], None))
+    assert "ir_to_vis" in first.title and "vis_to_ir" in second.title
+    assert first.table["row"].tolist() == ["0.01,-", "0.01,0.5", "0.02,-"] and first.reference == "0.01,-"
+    assert set(first.table["runs"]) == {"1 of 1"} and first.table["mAP_difference"].notna().tolist() == [
+        False,
+        True,
+        True,
+    ]
+    assert first.table["pairs"].tolist()[1:] == [1, 1], "read from the runs' own queries and identities"
