@@ -183,6 +183,7 @@ def _take_data(values: Mapping[str, Any], used: dict[str, Any]) -> None:
     if holds_out:
         used["selection.validation"] = True
     keys = {
+        "image.range": name != "synthetic" and not values["dataset.drawn"],  # drawn images have 8 bits
         "dataset.split": name == "regdb",
         "evaluation.holdout": holds_out and name != "sysu",  # SYSU-MM01 has validation identities of its own
         "dataset.seed": name == "synthetic" or (holds_out and name != "sysu"),

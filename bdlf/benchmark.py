@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bdlf.command import register, run_command
-from bdlf.config import BenchmarkConfig, Config
+from bdlf.command import run_command
+from bdlf.config import BenchmarkConfig
 from bdlf.errors import InputError
 from bdlf.jobs import DONE
 from bdlf.loading import load
+from bdlf.screen_table import print_table
 
 if TYPE_CHECKING:
     from bdlf.benchmarking.measure import Measurement
@@ -45,7 +46,6 @@ def benchmark(config: BenchmarkConfig) -> int:
     from bdlf.files import write_json
     from bdlf.runs.record import package_versions, source_state
 
-    register(Config, "config")
     build.check_values(step.training(config))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -79,22 +79,20 @@ def benchmark(config: BenchmarkConfig) -> int:
 
 
 def _show(found: list[Measurement], facts: dict) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     title = f"{facts['device']}, torch {facts['versions']['torch']}, {facts['date']}"
-    table = Table(title=title, title_justify="left")
-    for heading in ("suite", "what", "ms", "spread", "items/s", "GiB", "of it"):
-        table.add_column(heading, justify="left" if heading in ("suite", "what", "of it") else "right")
+    headings = ["suite", "what", "ms", "spread", "items/s", "GiB", "of it"]
+    rows = []
     for one in found:
         rate = "-" if one.per_second is None else f"{one.per_second:,.{0 if one.per_second > 20 else 1}f}"
         memory = "-" if one.gib is None else f"{one.gib:.1f}"
-        table.add_row(one.suite, one.what, f"{one.milliseconds:,.1f}", f"{one.spread:,.1f}", rate, memory, one.note)
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=180)
-    console.print(table)
+        rows.append([one.suite, one.what, f"{one.milliseconds:,.1f}", f"{one.spread:,.1f}", rate, memory, one.note])
+    print_table(headings, rows, title=title, figures=range(2, 6), text=(1, 6))
+
+
+def main() -> None:
+    """The command."""
+    run_command("benchmark", BenchmarkConfig, benchmark, __doc__ or "")
 
 
 if __name__ == "__main__":
-    run_command("benchmark", BenchmarkConfig, benchmark, __doc__ or "")
+    main()

@@ -12,6 +12,7 @@ import pandas as pd
 import platformdirs
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from bdlf.active import active_weights, flat
@@ -20,6 +21,7 @@ from bdlf.config import Dataset as DatasetConfig
 from bdlf.config import Optimizer as OptimizerConfig
 from bdlf.data import listing
 from bdlf.data.augment import Augmentation
+from bdlf.data.decoding import check_range
 from bdlf.data.holdout import hold_out, train_on_all
 from bdlf.data.images import Images, check_cache, choose_cache
 from bdlf.data.problems import STRICT, Problems
@@ -33,6 +35,7 @@ from bdlf.memory import keep_freed_memory
 from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
 from bdlf.models.embeddings import Embeddings
 from bdlf.objective import Objective
+from bdlf.processes import default_threads
 from bdlf.runs.identity import dataset_id
 from bdlf.runs.selection import VALIDATION, selection_rules
 from bdlf.training.ema import Averaged
@@ -45,7 +48,7 @@ COMPILES = ("none", "default", "reduce-overhead", "max-autotune")
 """Modes of torch.compile; `reduce-overhead` and `max-autotune` take CUDA graphs on a GPU."""
 DEVICES = ("auto", "cpu", "cuda")
 TRACKERS = ("wandb", "none")
-_THREADS = torch.get_num_threads()  # PyTorch's choice, which the jobs of a sweep share
+_THREADS = torch.get_num_threads()  # PyTorch's choice
 
 
 def build_listing(
@@ -71,8 +74,11 @@ def dataset_name(config: DatasetConfig) -> str:
 
 
 def build_fabric(config: Config) -> Fabric:
-    """The device and arithmetic of the run; also sets threads and determinism of this process."""
-    torch.set_num_threads(config.threads or _THREADS)
+    """The device and arithmetic of the run; also sets threads and determinism of this process.
+
+    The run is one process, whatever SLURM, MPI or Kubernetes have set in the environment: Fabric does not look there.
+    """
+    torch.set_num_threads(config.threads or default_threads(_THREADS))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism needs, before CUDA starts
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
@@ -82,7 +88,9 @@ def build_fabric(config: Config) -> Fabric:
     if accelerator(config.devices) == "cpu":
         keep_freed_memory()
     precision = cast(Literal["32-true", "bf16-mixed"], config.precision)
-    return Fabric(accelerator=accelerator(config.devices), devices=1, precision=precision)
+    return Fabric(
+        accelerator=accelerator(config.devices), devices=1, precision=precision, plugins=[LightningEnvironment()]
+    )
 
 
 def accelerator(devices: str) -> str:
@@ -124,6 +132,16 @@ def build_sampler(config: Config, table: pd.DataFrame) -> IdentitySampler:
     return sampler
 
 
+def _cache_of_user() -> str:
+    try:
+        folder = platformdirs.user_cache_dir("bdlf")
+    except RuntimeError:  # what newer versions of platformdirs do
+        folder = "~"
+    if folder.startswith("~"):
+        raise InputError("this user has no home folder for the cache of decoded images: set data.cache_dir=FOLDER")
+    return folder
+
+
 def build_store(config: Config, table: pd.DataFrame, device: torch.device) -> Images:
     """All images of the listing, decoded (or drawn) once; see `bdlf.data.open_store`, `bdlf.data.images.Images`."""
     image, drawn = config.image, config.dataset.name == "synthetic"
@@ -133,8 +151,9 @@ def build_store(config: Config, table: pd.DataFrame, device: torch.device) -> Im
         None if drawn else config.dataset.root,
         image.height,
         image.width,
-        cache_dir=config.data.cache_dir or platformdirs.user_cache_dir("bdlf"),
+        cache_dir=config.data.cache_dir or _cache_of_user(),
         render=render if drawn else None,
+        value_range=image.range,
     )
     return Images(store, device, config.data.cache)
 
@@ -237,6 +256,7 @@ def check_values(config: Config) -> None:
     if config.on_nonfinite not in POLICIES:
         raise InputError(f"on_nonfinite='{config.on_nonfinite}' is not known; known: {', '.join(POLICIES)}")
     check_cache(config.data.cache)
+    check_range(config.image.range)
     accelerator(config.devices)
     selection_rules(config.selection)
     check_schedule(

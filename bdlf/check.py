@@ -76,7 +76,8 @@ def inspect(dataset: Source, *, fast: bool) -> dict[str, Any]:
         tree = inspection.walk(name, Path(root), problems, follow_links=bool(dataset.follow_links))
         _look_around(name, Path(root), tree, tables, expected, notes, problems)
         if not fast:
-            inspection.decode_all(Path(root), list(tree.sizes), problems)
+            marks = inspection.decode_all(Path(root), list(tree.sizes), problems)
+            inspection.check_marks(name, Path(root), marks, problems)
             opened = len(tree.sizes)
     protocols = [row for split, table in tables.items() for row in _protocol_rows(name, root, split, table, problems)]
     hint = None
@@ -199,22 +200,22 @@ def _protocol_rows(
     from bdlf.data import is_synthetic
     from bdlf.data.published import PROTOCOL_SIZES
     from bdlf.data.sysu import PERMUTATIONS
-    from bdlf.evaluation.protocols import settings
+    from bdlf.evaluation.protocols import choices, settings
 
     if table.empty:
         return []
     genuine = root is not None and not is_synthetic(root)
-    choices: list[dict[str, Any]] = [{}]
+    asked: list[dict[str, Any]] = [{}]
     if name == "sysu" and (Path(root or "") / PERMUTATIONS).is_file():
-        choices += [{"gallery": "official", "shots": shots} for shots in ((1, 10) if genuine else (1,))]
+        asked += [{"gallery": "official", "shots": shots} for shots in ((1, 10) if genuine else (1,))]
     label = "" if split is None else f"split {split}: "
     rows = []
-    for choice in choices:
+    for choice in (one for options in asked for one in choices(name, **options)):
+        options = {key: value for key, value in dataclasses.asdict(choice).items() if key != "dataset"}
         try:
-            scored = settings(name, table, root=root, **choice)
+            scored = settings(name, table, root=root, **options)
         except InputError as error:
-            what = " ".join(str(value) for value in choice.values()) or "default"
-            problems.suspect("protocol cannot be scored", f"{label}{what}", f"{label}{error}")
+            problems.suspect("protocol cannot be scored", f"{label}{choice.name}", f"{label}{error}")
             continue
         for setting in scored:
             queries, gallery = map(len, setting.trials[0])
@@ -238,5 +239,10 @@ def _protocol_rows(
     return rows
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     run_command("check", CheckConfig, check, __doc__ or "", folder="on_disk")
+
+
+if __name__ == "__main__":
+    main()

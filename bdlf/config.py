@@ -3,16 +3,21 @@
 Every key of a run is a field here; a key or a type that is not is refused before anything starts. The *choices*
 (options of groups, recipes per dataset, rows of the paper's tables) are YAML files under `conf/` and `sweeps/`.
 Nothing here imports torch: `--help` and a typo answer at once.
+
+Whoever imports this module can compose: it makes the schemas, the sweeps and the package `bdlf.conf` known to Hydra.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Dataset:
 class Image:
     height: int = 384
     width: int = 144
+    range: str = "file"  # file | set | full: what is black and white in grey of over 8 bits; see bdlf/data/decoding.py
 
 
 @dataclass
@@ -202,8 +208,8 @@ class Evaluation:
 @dataclass
 class Tracker:
     name: str = "wandb"  # wandb | none
-    project: str = "bdlf"
-    entity: str | None = None
+    project: str | None = None  # null: WANDB_PROJECT, or else bdlf
+    entity: str | None = None  # null: WANDB_ENTITY, or else that of the login
     pictures: bool | None = None  # log a batch as a picture; null: of drawn images only, licensed ones stay here
 
 
@@ -247,6 +253,8 @@ class Config:
     label: str | None = None  # name of the run's folder; null: from variant, stage and blocks
     output: str = "outputs"
     sweep: str = "multirun"  # name under <output>/sweeps of what -m or a sweep file started
+    objective: str = "mean_mAP"  # the figure that a sweeper like Optuna's optimises; an unknown one lists all
+    from_run: str | None = None  # on the command line: a run folder whose config.yaml takes the place of the defaults
     dry_run: bool = False
     rerun: bool = False
     debug: bool = False
@@ -369,3 +377,27 @@ def config_folder(name: str) -> Path:
         if (parent / name).is_dir():
             return parent / name
     raise FileNotFoundError(f"{name}/ is neither in nor beside {package}: reinstall bdlf")
+
+
+def _register() -> None:
+    """Give Hydra a name for every schema, each file of `sweeps/` as an option of `sweeps`, and `bdlf.conf`.
+
+    In a wheel `bdlf.conf` is a package like any other. In a checkout its folder lies beside this package.
+    """
+    store = ConfigStore.instance()
+    others = {"evaluate": EvaluateConfig, "check": CheckConfig, "synthesize": SynthesizeConfig}
+    store.store(name="schema", node=Config)
+    for name, schema in {**others, "benchmark": BenchmarkConfig}.items():
+        store.store(name=f"{name}_schema", node=schema)
+    for file in sorted(config_folder("sweeps").glob("*.yaml")):
+        store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(file))
+    conf = config_folder("conf")
+    if conf.parent != Path(__file__).resolve().parent:
+        spec = importlib.util.spec_from_file_location(
+            "bdlf.conf", conf / "__init__.py", submodule_search_locations=[str(conf)]
+        )
+        assert spec is not None
+        sys.modules.setdefault("bdlf.conf", importlib.util.module_from_spec(spec))
+
+
+_register()

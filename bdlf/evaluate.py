@@ -113,7 +113,13 @@ def _score_run(config: EvaluateConfig) -> None:
     settings = build.build_settings(run, table)
     fabric = build.build_fabric(run)
     of_run = build_run_models(run, table, fabric.device)
-    state = load_weights(folder.weights(rule), of_run.states, device=fabric.device)
+    weights = folder.weights(rule)
+    if folder.result.is_file() and not weights.is_file():
+        raise InputError(
+            f"{weights} is gone, so {folder.path} can be scored no more; restore the file from a copy, or train again "
+            "with rerun=true"
+        )
+    state = load_weights(weights, of_run.states, device=fabric.device)
     digest = fingerprint(listing, run.dataset.root)
     folder.require_fingerprint(state["fingerprint"], digest)
 
@@ -253,5 +259,10 @@ def _record(output: Path, metrics: list[dict[str, Any]], scores: Any, **facts: A
     log.info("written to %s", output / "result.json")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     run_command("evaluate", EvaluateConfig, evaluate, __doc__ or "", folder="on_disk")
+
+
+if __name__ == "__main__":
+    main()

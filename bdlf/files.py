@@ -12,6 +12,16 @@ from typing import IO, Any
 from bdlf.errors import InputError, StorageError
 
 
+def with_home(path: str) -> str:
+    """`path` with `~` or `~user` at its start replaced by that home. Raises InputError where no such home is known."""
+    if not path.startswith("~"):
+        return path
+    there = os.path.expanduser(path)
+    if there == path and not os.path.lexists(path):
+        raise InputError(f"{path}: no home folder is known for {path.partition('/')[0]}; give the whole path")
+    return there
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a file beside `path`, then rename it over `path`; on any error `path` is as it was.
 

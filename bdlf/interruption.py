@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from bdlf.jobs import SIGNALS, STOPPED
+from bdlf.jobs import STOPPED, heeded
 
 
 class Interrupted(BaseException):
@@ -22,10 +22,10 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """While it is entered, the first of `SIGNALS` raises `Interrupted`, within `held` at the end of the block.
+    """While it is entered, the first of `jobs.SIGNALS` raises `Interrupted`, within `held` at the end of the block.
 
     A second Ctrl-C ends the process at once with code 130. Other repeated signals change nothing. In a thread that is
-    not the main one, signals are left as they are.
+    not the main one, signals are left as they are; so is SIGHUP where `nohup` has it ignored.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._on_signal) for number in heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,14 +9,22 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import IO, Any, NoReturn
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
 """Exit codes: done, failed, wrong option or input, interrupted and resumable, stopped at once."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, and what SLURM sends before it ends a job."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""Ctrl-C, what SLURM and submitit send before a job ends, and what a terminal sends when it closes."""
 
 _parent: IO[str] | None = None  # in a job of a sweep: the pipe to the process that started it
+_passed_on: signal.Signals | None = None  # the last signal that this process has passed on to a job
+
+
+def heeded() -> list[signal.Signals]:
+    """`SIGNALS`, without SIGHUP where it is ignored: `nohup` wants the run to outlive its terminal."""
+    return [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
 
 
 def announce(**facts: Any) -> None:
@@ -36,22 +44,35 @@ def run_apart(
 
     `hear` gets everything announced so far, as soon as the job announces something. A crash of the job, or a lack of
     memory there, does not end this process. When this process ends, the job ends at once. This process passes on
-    the signals that ask it to stop, so that the job can save and stop in order.
+    the signals that ask it to stop, so that the job can save and stop in order. A job that has not yet begun to
+    listen to them ends at once with INTERRUPTED; at SIGINT, with KeyboardInterrupt.
     """
+    global _passed_on
+    _passed_on = None
     told, tell = os.pipe()
     alive, here = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    signals = heeded()
+    unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until both processes have their handlers
     child = os.fork()
     if child == 0:
         os.close(told)
         os.close(here)
-        _work_as_child(work, tell, alive)
+        _work_as_child(work, tell, alive, unmasked)
     os.close(tell)
     os.close(alive)
     facts: dict[str, Any] = {}
     rest = b""  # of a line whose end has not come; a job that is killed may leave one
-    before = {number: signal.signal(number, lambda number, _: os.kill(child, number)) for number in SIGNALS}
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        global _passed_on
+        _passed_on = signal.Signals(number)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(child, number)
+
+    before = {number: signal.signal(number, pass_on) for number in signals}
+    signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
     try:
         while part := os.read(told, 1 << 16):
             *lines, rest = (rest + part).split(b"\n")
@@ -67,8 +88,27 @@ def run_apart(
     return os.waitstatus_to_exitcode(status), facts
 
 
-def _work_as_child(work: Callable[[], int], tell: int, alive: int) -> NoReturn:
+def hand_to_launcher() -> None:
+    """After a job was interrupted: let a launcher around this process do what it does at the signal that was passed on.
+
+    The handlers of this process wait until the job has saved. Now the handler that the launcher had set is called.
+    submitit's for SIGUSR2 (a time-out) requeues the job and ends this process. submitit's for SIGTERM does nothing: on
+    SLURM it means that SLURM is about to end the job. SLURM requeues a preempted job, and not a cancelled one, where
+    the job does not end by itself; so this process waits for its end there. Returns where no launcher has a handler.
+    """
+    handler = signal.SIG_DFL if _passed_on is None else signal.getsignal(_passed_on)
+    if _passed_on is None or not callable(handler) or handler is signal.default_int_handler:
+        return
+    handler(_passed_on, None)
+    while os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        signal.pause()
+
+
+def _work_as_child(work: Callable[[], int], tell: int, alive: int, unmasked: set[int | signal.Signals]) -> NoReturn:
     global _parent
+    for number in heeded():
+        if number != signal.SIGINT:
+            signal.signal(number, lambda *_: os._exit(INTERRUPTED))  # also instead of a launcher's handler
     os.setpgid(0, 0)  # Ctrl-C of the terminal goes to the parent alone
     _parent = os.fdopen(tell, "w")
 
@@ -79,6 +119,7 @@ def _work_as_child(work: Callable[[], int], tell: int, alive: int) -> NoReturn:
     threading.Thread(target=end_with_parent, daemon=True).start()
     code = FAILED
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         code = work()
     except KeyboardInterrupt:
         code = STOPPED

@@ -11,15 +11,16 @@ Examples
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdlf.errors import InputError
+from bdlf.files import with_home
 from bdlf.jobs import DONE, FAILED, STOPPED, WRONG_INPUT
 from bdlf.reporting.options import HELP, NAMES, Options, parse
+from bdlf.screen import keep_going, unwritten
 
 if TYPE_CHECKING:
     from bdlf.reporting.block import Block
@@ -163,22 +164,32 @@ def _to_wandb(gathered: Gathered) -> int:
 
 def main() -> None:
     """The command."""
+    keep_going()
     words = sys.argv[1:]
-    if {"--help", "-h"} & set(words):
-        purpose, _, examples = (__doc__ or "").strip().partition("\n\n")
-        width = max(map(len, HELP))
-        lines = [f"  {option.ljust(width)}  {meaning}" for option, meaning in HELP.items()]
-        print("\n".join([purpose, "", "python -m bdlf.report DIR ... [option=value ...]", *lines, "", examples]))
-        sys.exit(DONE)
     try:
-        sys.exit(report(parse(words)))
+        if {"--help", "-h"} & set(words):
+            code = _help()
+        else:
+            options = parse(words)
+            options.folders = [with_home(folder) for folder in options.folders]
+            options.out = options.out and with_home(options.out)
+            code = report(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
-    except BrokenPipeError:  # the reader of the screen has gone, like `| head`
-        os._exit(DONE)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+    if why := unwritten():
+        print(f"error: standard output could not be written: {why}", file=sys.stderr)
+    sys.exit(code or (FAILED if why else DONE))
+
+
+def _help() -> int:
+    purpose, _, examples = (__doc__ or "").strip().partition("\n\n")
+    width = max(map(len, HELP))
+    lines = [f"  {option.ljust(width)}  {meaning}" for option, meaning in HELP.items()]
+    print("\n".join([purpose, "", "python -m bdlf.report DIR ... [option=value ...]", *lines, "", examples]))
+    return DONE
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import dataclasses
 import io
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
@@ -30,8 +31,9 @@ from bdlf.errors import InputError, StorageError
 from bdlf.files import read_json, write_json, write_text
 from bdlf.jobs import DONE, FAILED, INTERRUPTED, in_words, run_apart
 from bdlf.locks import held
+from bdlf.screen_table import print_table
 
-COLUMNS = ("call", "job", "state", "overrides", "run_id", "folder", "seconds", "reason", "log")
+COLUMNS = ("call", "job", "state", "overrides", "run_id", "folder", "objective", "seconds", "reason", "log")
 """Of `jobs.csv`."""
 STATES = ("running", "finished", "skipped", "would run", "interrupted", "held", "failed", "lost")
 """Of a job. held: another process writes the same run. lost: the job was running when its process was killed."""
@@ -57,6 +59,7 @@ class JobRecord:
     seconds: float | None = None  # None: not ended
     code: int | None = None  # exit code, negative for a signal; None: not ended
     estimate: float | None = None  # seconds
+    objective: float | None = None  # the figure that objective= names; None: it has none
 
 
 def new_call() -> str:
@@ -122,11 +125,22 @@ def keep(sweep: Path, record: JobRecord) -> None:
         _write_tables(sweep, record.call)
 
 
-def end_call(sweep: Path, call: str) -> list[JobRecord]:
-    """The records of a call that has ended, by number.
+def end_call(sweep: Path, call: str, ran_here: Iterable[JobRecord] = (), *, kept: bool = True) -> list[JobRecord]:
+    """The records of a call that has ended, by number: those on disk, and of `ran_here` what the disk does not have.
 
     A job that is still recorded as running had no chance to say how it ended: from here on it counts as failed.
+    Unless `kept`, the folder `sweep` is removed. Raises `StorageError`.
     """
+    found = {record.job: record for record in ran_here}
+    try:
+        found |= {record.job: record for record in _ended(sweep, call)}
+    finally:
+        if not kept:
+            shutil.rmtree(sweep, ignore_errors=True)
+    return [found[job] for job in sorted(found)]
+
+
+def _ended(sweep: Path, call: str) -> list[JobRecord]:
     if not _folder(sweep, call).is_dir():
         return []
     with _alone(sweep):
@@ -154,22 +168,20 @@ def newest(records: Iterable[JobRecord]) -> list[JobRecord]:
 def show(records: Sequence[JobRecord], tables: Sequence[Path]) -> None:
     """Print what became of every job, the counts, and which files hold the tables."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title="jobs", title_justify="left")
-    for heading in ("job", "state", "what differs", "run folder, or why it failed and the log"):
-        table.add_column(heading, overflow="fold")
+    headings = ["job", "state", "what differs", "run folder, or why it failed and the log"]
+    rows = []
     words = [record.overrides.split() for record in records]
     shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
     for record, own in zip(records, words, strict=True):
         why = f"{record.reason} {record.log if record.state == 'failed' else ''}".strip()
         differing = " ".join(word for word in own if word not in shared)
-        table.add_row(str(record.job), record.state, differing, why or record.folder)
+        rows.append([str(record.job), record.state, differing, why or record.folder])
+    print_table(headings, rows, title="jobs", text=(2, 3))
+    states = [record.state for record in records]
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, width=160)
-    console.print(table)
-    states = [record.state for record in records]
     console.print(", ".join(f"{states.count(state)} {state}" for state in STATES if state in states))
     seconds = [record.estimate for record in records if record.estimate and record.state == "would run"]
     if seconds:
@@ -185,7 +197,7 @@ def exit_code(records: Sequence[JobRecord]) -> int:
 
 
 def _with_facts(record: JobRecord, facts: dict[str, Any]) -> JobRecord:
-    known = {name: facts[name] for name in ("run_id", "folder", "log", "estimate") if name in facts}
+    known = {name: facts[name] for name in ("run_id", "folder", "log", "estimate", "objective") if name in facts}
     return dataclasses.replace(record, **known, written=_now())
 
 

@@ -37,5 +37,10 @@ def synthesize(config: SynthesizeConfig) -> int:
     return DONE
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     run_command("synthesize", SynthesizeConfig, synthesize, __doc__ or "")
+
+
+if __name__ == "__main__":
+    main()

@@ -54,6 +54,7 @@ def _train(config: Config, stop: Interruption) -> int:
     from bdlf.data import fingerprint
     from bdlf.data.published import quick_findings
     from bdlf.dry_run import describe
+    from bdlf.objective_value import check_objective, objective_value
     from bdlf.parts import Parts
     from bdlf.rescoring import add_missing_rows, missing_rows, show_asked
     from bdlf.runs.folder import RunFolder
@@ -61,9 +62,14 @@ def _train(config: Config, stop: Interruption) -> int:
     from bdlf.runs.logs import log_to, warn_of
     from bdlf.runs.selection import selection_rules
     from bdlf.runs.table import show_result
+    from bdlf.runs.tracker import answer_agent
+    from bdlf.runs.wandb_run import wandb_mode
     from bdlf.training.checkpoint import has_checkpoint
 
     selection_rules(config.selection)  # refuses what is no rule before anything else is looked at
+    if config.tracker.name == "wandb":
+        wandb_mode()  # refuses a misspelt WANDB_MODE, likewise
+    check_objective(config)
     config = with_facts(config)
     name, folder = run_id(config), RunFolder(run_path(config))
     announce(run_id=name, folder=str(folder.path), log=str(folder.log))
@@ -89,6 +95,9 @@ def _train(config: Config, stop: Interruption) -> int:
             if folder.lock.exists():  # left by a process that was killed, or another one is adding rows
                 with contextlib.suppress(InputError), held(folder.lock, f"run {name}", remedy=""):
                     _remove_what_is_left(folder, result)
+            if not config.dry_run:
+                answer_agent(config, folder, result)
+            announce(objective=objective_value(config, folder, result))
             show_asked(config, folder, result)
             return DONE
         if config.dry_run:
@@ -116,6 +125,7 @@ def _train(config: Config, stop: Interruption) -> int:
             if alone:
                 _remove_what_is_left(folder, result)
             if not missing_rows(config, folder, result):  # added by the process that held the lock a moment ago
+                announce(objective=objective_value(config, folder, result))
                 show_asked(config, folder, result)
                 return DONE
         with log_to(folder.log):
@@ -123,9 +133,17 @@ def _train(config: Config, stop: Interruption) -> int:
             warn_of(facts["dataset_findings"], config.dataset.name)
             try:
                 if parts is not None:
-                    show_result(_run(config, parts, folder, listing, facts, stop))
+                    result = _run(config, parts, folder, listing, facts, stop)
+                    announce(objective=objective_value(config, folder, result))
+                    show_result(result)
                 elif result is not None:
-                    show_asked(config, folder, add_missing_rows(config, folder, listing, result))
+                    result = add_missing_rows(config, folder, listing, result)
+                    answer_agent(config, folder, result)
+                    announce(objective=objective_value(config, folder, result))
+                    show_asked(config, folder, result)
+            except Interrupted as signal:
+                log.debug("interrupted by %s", signal)  # to train.log only: a closed terminal shows nothing
+                raise
             except Exception:
                 log.debug("traceback", exc_info=True)  # to train.log only
                 raise
@@ -205,11 +223,13 @@ def _run(
     if progress.epoch and not progress.step:  # perhaps left unscored
         scorer.after_epoch(progress.epoch - 1, metrics)
     tracker = start_tracker(config, folder.path, facts, earlier=metrics.rows)
-    drawn = "synthetic" in facts["dataset"]
-    if config.tracker.pictures or (config.tracker.pictures is None and drawn):
-        batch = next(iter(sampler.epoch(0)))
-        tracker.picture("batch", np.vstack([np.hstack(list(store.take(rows[side]).cpu().numpy())) for side in batch]))
     try:
+        drawn = "synthetic" in facts["dataset"]
+        if config.tracker.pictures or (config.tracker.pictures is None and drawn):
+            batch = next(iter(sampler.epoch(0)))
+            sides = [np.hstack(list(store.take(rows[side]).cpu().numpy())) for side in batch]
+            tracker.picture("batch", np.vstack(sides))
+
         # Train: an epoch, its row and its checkpoint, then its scores
         saved = progress
         steps = fit(
@@ -288,5 +308,10 @@ def _peak_memory_gib(device: Any) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     run_command("config", Config, train, __doc__ or "", preload=lambda: load("bdlf.scoring"))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,15 @@ def tiny():
 def command(tmp_path, monkeypatch, capsys):
     """A command as the shell would run it, here: `command("train", *overrides)` -> (exit code, stdout, stderr)."""
 
-    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+    def run(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
         module = importlib.import_module(f"bdlf.{name}")
         schema = {"train": Config, "evaluate": EvaluateConfig, "check": CheckConfig, "synthesize": SynthesizeConfig}
         schema["benchmark"] = BenchmarkConfig
         primary = "config" if name == "train" else name
         monkeypatch.setattr(sys, "argv", [f"bdlf.{name}", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # a command sets it to 1; after the test it is as before
+        for variable, value in (environment or {}).items():
+            monkeypatch.setenv(variable, value)
         GlobalHydra.instance().clear()
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:

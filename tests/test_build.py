@@ -9,7 +9,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf import build
-from bdlf.command import register
 from bdlf.config import Config, config_folder
 from bdlf.data import images
 from bdlf.errors import InputError
@@ -17,7 +16,6 @@ from bdlf.models import BDLF, Backbone
 
 
 def composed(*overrides: str) -> Config:
-    register(Config, "config")
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
         return OmegaConf.to_object(compose("config", list(overrides)))
 

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf.active import LOSS_GROUPS, active_weights, flat
-from bdlf.command import explain, register
-from bdlf.config import CheckConfig, Config, EvaluateConfig, config_folder, terms_in
+from bdlf.command_words import explain
+from bdlf.config import Config, config_folder, terms_in
 
 CONF = config_folder("conf")
 OPTIONS = sorted(
@@ -43,7 +43,6 @@ APP = ["fkl", "dkl", "dcorr"]
 
 @cache
 def composed(*overrides: str) -> Config:
-    register(Config, "config")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_object(compose("config", list(overrides)))
 
@@ -140,7 +139,6 @@ def test_rows_of_table_2(variant):
 
 def test_table_2_sweep_runs_the_seven_rows():
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        register(Config, "config")
         hydra = compose("config", ["sweeps=table2"], return_hydra_config=True).hydra
     assert hydra.mode.name == "MULTIRUN"
     assert hydra.sweeper.params.variant.split(",") == list(TABLE_2)
@@ -231,8 +229,7 @@ def test_every_yaml_is_reached():
 def test_every_command_finds_a_dataset_in_the_same_place(name, monkeypatch):
     monkeypatch.setenv("BDLF_DATA", "/data")
     trained = composed.__wrapped__(f"dataset={name}").dataset  # not one composed in another environment
-    for command, schema in {"evaluate": EvaluateConfig, "check": CheckConfig}.items():
-        register(schema, command)
+    for command in ("evaluate", "check"):
         with initialize_config_dir(str(CONF / "on_disk"), version_base="1.3"):
             source = OmegaConf.to_object(compose(command, [f"dataset={name}"])).dataset
         assert (source.name, source.root) == (trained.name, trained.root)

@@ -11,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf import build
-from bdlf.command import register
 from bdlf.config import Config, config_folder
 
 VARIANTS = ("baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full")
@@ -21,7 +20,6 @@ _STATES = count(1)
 
 
 def composed(*words: str) -> Config:
-    register(Config, "config")
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
         return OmegaConf.to_object(compose("config", ["dataset=synthetic", *words]))
 

@@ -10,8 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bdlf.command import register
-from bdlf.config import Config, config_folder
+from bdlf.config import config_folder
 
 CONF = config_folder("conf")
 DATASETS = ("sysu", "regdb", "llcm", "synthetic")
@@ -46,7 +45,6 @@ def leaves(file: Path, package: str | None = None) -> dict[str, Any]:
 
 
 def composed(*words: str) -> dict[str, Any]:
-    register(Config, "config")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return flat(OmegaConf.to_container(compose("config", list(words)), resolve=True))
 

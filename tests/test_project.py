@@ -19,16 +19,19 @@ PACKAGE = ROOT / "bdlf"
 FLOORS = {
     "errors": -2,
     "locks": -1,
-    **dict.fromkeys(["files", "config", "naming", "shown", "memory", "loading", "jobs"], 0),
-    **dict.fromkeys(["models", "losses", "data", "sweep_records", "limits", "active"], 1),
+    **dict.fromkeys(["files", "config", "naming", "shown", "memory", "loading", "jobs", "processes"], 0),
+    **dict.fromkeys(["screen", "screen_table"], 0),
+    **dict.fromkeys(["models", "losses", "data", "sweep_records", "limits", "active", "command_words"], 1),
+    **dict.fromkeys(["refused_words", "typed_values"], 1),
     "interruption": 2,
-    **dict.fromkeys(["objective", "evaluation", "command"], 2),
+    **dict.fromkeys(["objective", "evaluation", "command_help", "sweep_start"], 2),
     "training": 3,
     "runs": 4,
-    **dict.fromkeys(["build", "reporting"], 5),
+    **dict.fromkeys(["build", "reporting", "saved_run"], 5),
     **dict.fromkeys(["parts", "scoring", "benchmarking"], 6),
-    **dict.fromkeys(["dry_run", "rescoring"], 7),
+    **dict.fromkeys(["dry_run", "rescoring", "objective_value", "command"], 7),
     **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 8),
+    "__main__": 9,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -167,6 +170,8 @@ def test_the_wheel_runs_from_another_folder(wheel, tmp_path):
         for path in (ROOT / folder).rglob("*.yaml")
     }
     assert inside <= names and "bdlf/py.typed" in names
+    scripts = next(name for name in names if name.endswith("entry_points.txt"))
+    assert zipfile.ZipFile(wheel).read(scripts).decode().count(":main") == 6
     assert not any(name.startswith(("tests/", "conf/", "notebooks/")) for name in names)
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
     (tmp_path / "work").mkdir()
@@ -184,3 +189,9 @@ def test_the_wheel_runs_from_another_folder(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "site")) and "sweep: table2" in done.stdout
     assert not list((tmp_path / "work").iterdir())
+    other = (
+        "import bdlf.config; from hydra import compose, initialize_config_module as found\n"
+        "with found('bdlf.conf', version_base='1.3'): print(compose('config', ['dfe.stage=2']).dfe.stage)"
+    )
+    done = subprocess.run([sys.executable, "-c", other], cwd=tmp_path / "site", capture_output=True, text=True)
+    assert done.stdout == "2\n", done.stderr

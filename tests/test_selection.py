@@ -13,7 +13,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf import scoring
-from bdlf.command import register
 from bdlf.config import Checkpoint, Config, Schedule, config_folder
 from bdlf.evaluation import Choice
 from bdlf.runs import selected
@@ -98,7 +97,6 @@ def test_without_a_rule_validation_identities_are_trained_on_and_nothing_more_is
 
 
 def test_held_out_identities_are_part_of_the_experiment_and_a_choice_between_its_epochs_is_not():
-    register(Config, "config")
 
     def place(*overrides: str) -> str:
         with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):

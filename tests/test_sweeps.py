@@ -146,6 +146,8 @@ class Forked(Launcher):
 
     def launch(self, job_overrides, initial_job_idx):
         results = []
+        if Path("no-jobs").exists():
+            return []
         for number, overrides in enumerate(job_overrides):
             while number > 0 and not Path("go").exists():
                 time.sleep(0.02)
@@ -203,11 +205,36 @@ def test_calls_under_one_name_that_overlap_lose_no_job_of_another_launcher(sweep
     )
 
 
-def test_a_job_of_another_launcher_that_fails_in_a_dry_run_is_an_error(launched, tmp_path):
+@pytest.mark.slow
+def test_a_dry_run_of_another_launcher_lists_its_jobs_and_the_time(launched, tmp_path):
     (tmp_path / "go").touch()
     code, out, err = finish(launched("dfe.stage=2,7", "dry_run=true"))
-    assert code == FAILED and "error: job 1 failed: dfe.stage=7" in err, err
-    assert "dry run: starts in" in out and not list(tmp_path.rglob("jobs*"))
+    assert code == FAILED and "error: dfe.stage=7" in err, err
+    assert "1 would run, 1 failed" in out and "in all, one after the other" in out and "dfe.stage=7 is not" in out
+    left = {path.relative_to(tmp_path / "out" / "sweeps").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    assert left == {"multirun/multirun.yaml"}, "but what Hydra leaves"
+
+
+def test_another_launcher_records_where_the_composed_configuration_says(launched, tmp_path):
+    """An own file, `++` and a time decide it: words alone do not tell."""
+    (tmp_path / "go").touch()
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nsweep: mine\nhydra: {sweep: {dir: '${output}/at/${sweep}/${now:%f}'}}\n"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    words = [f"++output={tmp_path}/plus", "optimizer.lr=1e30,1e31"]
+    code, out, err = finish(launched(f"--config-dir={tmp_path}/own", "+experiment=mine", *words))
+    assert code == FAILED and "2 failed\n" in out, err
+    (table,) = (tmp_path / "plus" / "at" / "mine").glob("*/jobs.csv")
+    assert re.fullmatch(r"\d{6}", table.parent.name)
+    with table.open() as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["failed", "failed"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_launcher_whose_jobs_leave_no_word_is_an_error(launched, tmp_path):
+    (tmp_path / "no-jobs").touch()
+    code, out, err = finish(launched("seed=0,1", "hydra.sweep.dir=gone"))
+    assert code == FAILED and err == "error: no job has left a record in gone\n" and not out
 
 
 def test_dry_run_of_a_sweep_names_every_job_and_the_time_and_leaves_no_run(sweep, tmp_path):

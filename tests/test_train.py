@@ -175,7 +175,7 @@ def test_dry_run_writes_nothing_and_says_what_would_run(tiny_run, tmp_path):
         (["backbone.weights=missing.pth"], ["missing.pth"]),
         (["dfe.stage=5"], ["dfe.stage=5", "1, 2, 3, 4"]),
         (["dfe.blocks=0"], ["blocks"]),
-        (["precision=16"], ["precision=16", "names, not numbers"]),
+        (["precision=16"], ["'16'", "32-true, bf16-mixed"]),
         (["precision=16-mixed"], ["'16-mixed'", "bf16-mixed"]),
         (["devices=tpu"], ["devices='tpu'", "auto, cpu, cuda"]),
         (["schedule.epochs=0"], ["schedule.epochs=0"]),

@@ -7,7 +7,7 @@ import re
 import stat
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -17,9 +17,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from bdlf.data import llcm, regdb, sysu
+from bdlf.data.decoding import BadImageError, read_image, to_rgb
 from bdlf.data.links import FOLDERS, links_out
+from bdlf.data.marks import CONSTANT, mark, swapped_modalities
 from bdlf.data.problems import Problems
-from bdlf.data.store import BadImageError, read_image
 from bdlf.data.tree import is_image, read_list, report_no_file, report_unreadable
 
 _DEEPEST = 5  # folders below the root; a link may lead back up
@@ -89,26 +90,44 @@ def walk(name: str, root: Path, problems: Problems, *, follow_links: bool = Fals
     return Tree(dict(sorted(sizes.items())), sorted(others))
 
 
-def decode_all(root: Path, paths: Sequence[str], problems: Problems) -> None:
-    """Opens every image and decodes all its pixels, on all processors, with a bar on the terminal."""
+def decode_all(root: Path, paths: Sequence[str], problems: Problems) -> dict[str, int]:
+    """Opens every image as training would, on all processors, with a bar on the terminal.
 
-    def attempt(path: str) -> BadImageError | None:
+    Returns the marks (`bdlf.data.marks`) of the images that can be read. What cannot be read is a problem.
+    """
+
+    def attempt(path: str) -> int | BadImageError:
         try:
-            read_image(f"{root}/{path}", lambda image: image.load())
+            return read_image(f"{root}/{path}", lambda image: mark(np.asarray(to_rgb(image))))
         except BadImageError as error:
             return error
-        return None
 
+    marks = {}
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(paths), desc="opening images", unit="img", disable=None, leave=False) as bar,
     ):
         warnings.simplefilter("ignore")  # of Pillow, about large images and odd metadata
-        for path, bad in zip(paths, pool.map(attempt, paths), strict=True):
-            if bad is not None:
-                problems.report(bad.kind, path, f"{root / path}: {bad}: restore it from the dataset")
+        for path, found in zip(paths, pool.map(attempt, paths), strict=True):
+            if isinstance(found, BadImageError):
+                problems.report(found.kind, path, f"{root / path}: {found}: {found.remedy.format('it')}")
+            else:
+                marks[path] = found
             bar.update()
+    return marks
+
+
+def check_marks(name: str, root: Path, marks: Mapping[str, int], problems: Problems) -> None:
+    """A problem for every image of one single value, and one where the modalities look swapped."""
+    for path, own in marks.items():
+        if own & CONSTANT:
+            message = f"{root / path}: all its pixels have one single value: restore it from the dataset"
+            problems.suspect("image of one single value", path, message)
+    seats = [(seat, own) for path, own in marks.items() if (seat := seat_of(name, path)) is not None]
+    told = swapped_modalities([seat.modality for seat, _ in seats], [own for _, own in seats])
+    if told is not None:
+        problems.suspect("modalities look swapped", "visible and infrared", f"{root}: {told}")
 
 
 def check_places(name: str, root: Path, images: Iterable[str], problems: Problems) -> None:

@@ -5,37 +5,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from bdlf.data.decoding import FORMATS, WIDE, BadImageError, Span, check_range, grey_values, read_image, to_rgb
 from bdlf.data.listing import content_hash
+from bdlf.data.marks import mark, marked_findings
 from bdlf.data.tree import file_stats
 from bdlf.errors import InputError, StorageError
 from bdlf.files import remove_leftovers
 from bdlf.locks import held
 
-VERSION = 1
+VERSION = 2
 """Of what a cache file holds: raise it when decoding, resizing or the file's form changes."""
 _CHUNK = 256  # images in memory at a time
 _NAMED = 5  # bad files that a message names
-_FORMATS = ("JPEG", "PNG", "BMP")  # of the datasets; others' decoders are not for files from strangers
 _PROBES = 8  # rendered rows that a key covers
 _REMEDY = "set data.cache_dir to a folder with room"
 
-T = TypeVar("T")
+log = logging.getLogger("bdlf")
+
 Render = Callable[[pd.DataFrame, int, int], ndarray]
 
 
@@ -47,14 +49,18 @@ def open_store(
     *,
     cache_dir: str | Path,
     render: Render | None = None,
+    value_range: str = "file",
 ) -> UInt8[np.memmap, "rows {height} {width} 3"]:
     """The images of `listing`, row by row, as a read-only uint8 array (N, height, width, 3), RGB.
 
-    Files are decoded with Pillow and resized with LANCZOS [lineage]; a listing without files (`root` is None) is drawn
-    by `render(rows, height, width)`. The array is kept as a .npy file in `cache_dir`, under a key of the dataset's
-    name, the listed paths, sizes and times of change, height, width and filter (without files: of all columns and of a
-    few rendered rows), so a changed file means a new cache. The key also ends the file: one that was cut short or comes
-    from elsewhere is recognised and made again. Caches of older keys are left where they are.
+    Files are decoded by the rules of `bdlf.data.decoding` (`value_range` is `image.range`, for grey values of more than
+    8 bits) and resized with LANCZOS [lineage]; a listing without files (`root` is None) is drawn by
+    `render(rows, height, width)`. The array is kept as a .npy file in `cache_dir`, under a key of the dataset's name,
+    the listed paths, sizes and times of change, height, width, filter and `value_range` (without files: of all columns
+    and of a few rendered rows), so a changed file means a new cache. Behind the array lie a byte of marks for every
+    image and the key. The key recognises a file that was cut short or comes from elsewhere, which is made again. The
+    marks tell, without a look at the pixels, which images have one single value and whether the modalities look
+    swapped; both are logged as warnings. Caches of older keys are left where they are.
 
     Raises `InputError` that names the files which cannot be decoded, after trying all, or says why the cache cannot be
     written; nothing is left behind in either case.
@@ -63,8 +69,10 @@ def open_store(
         raise InputError("the listing has no images: there is nothing to store")
     if height < 1 or width < 1:
         raise InputError(f"image size {height} x {width}: set image.height and image.width to 1 or more")
+    check_range(value_range)
     if root is not None and render is None:
-        stamp, chunks = _stamp_files(listing, Path(root)), _decoded(listing, Path(root), height, width)
+        stamp = f"{value_range} {_stamp_files(listing, Path(root))}"
+        chunks = _decoded(listing, Path(root), height, width, value_range)
     elif root is None and render is not None:
         stamp, chunks = _stamp_rows(listing, height, width, render), _rendered(listing, height, width, render)
     else:
@@ -86,7 +94,10 @@ def open_store(
                 store = _open(file, shape, key)
     if store is None:
         raise InputError(f"the image cache {file} does not read back as written: check the disk of data.cache_dir")
-    return store
+    images, marks = store
+    for line in marked_findings(listing, marks):
+        log.warning("%s", line)
+    return images
 
 
 def _stamp_files(listing: pd.DataFrame, root: Path) -> str:
@@ -111,88 +122,91 @@ def _rendered(listing: pd.DataFrame, height: int, width: int, render: Render) ->
             bar.update(len(rows))
 
 
-def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int) -> Iterator[ndarray]:
+def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_range: str) -> Iterator[ndarray]:
     """Chunks of decoded images; after the first bad file nothing more, but all others are still tried and named."""
-    paths = listing["path"].tolist()
-    bad: list[str] = []
+    paths, modalities = listing["path"].tolist(), listing["modality"].tolist()
+    bad: list[tuple[str, BadImageError]] = []
     # More threads than cores only cost memory: Pillow decodes and resizes without the GIL.
-    with (
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(paths), desc="decoding images", unit="img", disable=None, leave=False) as bar,
-    ):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is an error below
-        for start in range(0, len(paths), _CHUNK):
-            some = paths[start : start + _CHUNK]
-            results = list(pool.map(lambda path: _decode(f"{root}/{path}", height, width), some))
-            bad += [f"{path} ({why})" for path, why in zip(some, results, strict=True) if isinstance(why, str)]
-            images = [image for image in results if not isinstance(image, str)]
-            if not bad:
-                yield np.stack(images)
-            bar.update(len(some))
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # of Pillow, about large images, which are refused, and odd metadata
+        spans = _spans_of_set(paths, modalities, root, pool) if value_range == "set" else {}
+
+        def decode(path: str, modality: str) -> ndarray | BadImageError:
+            return _decode(f"{root}/{path}", height, width, value_range, spans.get(modality))
+
+        with tqdm(total=len(paths), desc="decoding images", unit="img", disable=None, leave=False) as bar:
+            for start in range(0, len(paths), _CHUNK):
+                some = paths[start : start + _CHUNK]
+                results = list(pool.map(decode, some, modalities[start : start + _CHUNK]))
+                bad += [(path, why) for path, why in zip(some, results, strict=True) if isinstance(why, BadImageError)]
+                if not bad:
+                    yield np.stack([image for image in results if not isinstance(image, BadImageError)])
+                bar.update(len(some))
     if bad:
+        remedies = dict.fromkeys(why.remedy.format("them") for _, why in bad)
         raise InputError(
-            f"{len(bad)} of {len(paths)} images under {root} cannot be read: {', '.join(bad[:_NAMED])}"
-            f"{', ...' if len(bad) > _NAMED else ''}: restore them from the dataset"
+            f"{len(bad)} of {len(paths)} images under {root} cannot be read: "
+            f"{', '.join(f'{path} ({why})' for path, why in bad[:_NAMED])}{', ...' if len(bad) > _NAMED else ''}: "
+            f"{'; or '.join(remedies)}"
         )
 
 
-class BadImageError(ValueError):
-    """An image file that cannot be used: `kind` is the same words for the same cause, the message says more."""
+def _spans_of_set(
+    paths: Sequence[str], modalities: Sequence[str], root: Path, pool: ThreadPoolExecutor
+) -> dict[str, Span]:
+    """The lowest and highest value of each modality's images of more than 8 bits, from a first pass over them."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    def span(path: str) -> Span | None:
+        try:
+            with Image.open(f"{root}/{path}", formats=FORMATS) as image:
+                if image.mode not in WIDE:  # known without decoding
+                    return None
+            values = read_image(f"{root}/{path}", grey_values)
+        except (OSError, BadImageError):  # named by the second pass
+            return None
+        return float(values.min()), float(values.max())
 
-
-def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
-    """What `use` makes of the image in `file`; it must have all pixels decoded. Raises `BadImageError`."""
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                pixels = f"{image.width} x {image.height} pixels, more than the {limit} allowed"
-                raise BadImageError("image too large", pixels)
-            return use(image)
-    except UnidentifiedImageError as error:
-        kind, why = ("not an image", "not an image") if os.path.getsize(file) else ("empty image", "empty")
-        raise BadImageError(kind, why) from error
-    except BadImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadImageError("image too large", " ".join(str(error).split())) from error
-    except Exception as error:  # of any kind: Pillow's decoders raise what they please on broken files
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise BadImageError("image truncated or damaged", why) from error
+    spans: dict[str, Span] = {}
+    with tqdm(total=len(paths), desc="finding the range", unit="img", disable=None, leave=False) as bar:
+        for modality, own in zip(modalities, pool.map(span, paths), strict=True):
+            if own is not None:
+                low, high = spans.get(modality, own)
+                spans[modality] = min(low, own[0]), max(high, own[1])
+            bar.update()
+    return spans
 
 
-def _decode(file: str, height: int, width: int) -> ndarray | str:
+def _decode(file: str, height: int, width: int, value_range: str, span: Span | None) -> ndarray | BadImageError:
     """(height, width, 3) RGB, or why there is none."""
+
+    def resized(image: Image.Image) -> ndarray:
+        return np.asarray(to_rgb(image, value_range, span).resize((width, height), Image.Resampling.LANCZOS))
+
     try:
-        return read_image(
-            file, lambda image: np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
-        )
+        return read_image(file, resized)
     except BadImageError as error:
-        return str(error)
+        return error
 
 
-def _open(file: Path, shape: tuple[int, ...], key: str) -> np.memmap | None:
-    """The array in `file`, or None where it is absent, cut short, or not the one of this key."""
+def _open(file: Path, shape: tuple[int, ...], key: str) -> tuple[np.memmap, ndarray] | None:
+    """The array in `file` and the marks, or None where it is absent, cut short, or not the one of this key."""
+    behind = shape[0] + len(key)
     try:
         with open(file, "rb") as stream:
             size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - len(key)))
+            stream.seek(max(0, size - behind))
+            marks = np.frombuffer(stream.read(shape[0]), np.uint8)
             if stream.read() != key.encode():
                 return None
         store = np.load(file, mmap_mode="r")
     except (OSError, ValueError):
         return None
-    whole = store.shape == shape and store.dtype == np.uint8 and store.offset + store.nbytes + len(key) == size
-    return store if whole else None
+    whole = store.shape == shape and store.dtype == np.uint8 and store.offset + store.nbytes + behind == size
+    return (store, marks) if whole else None
 
 
 def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarray]) -> None:
-    """Header, pixels and key, written aside and renamed. Sequential writes, so that a full disk is an error here."""
+    """Header, pixels, marks and key, written aside in sequence, so that a full disk is an error here, and renamed."""
     need = int(np.prod(shape, dtype=np.int64))
     partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -201,9 +215,11 @@ def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarra
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with open(partial, "wb") as stream:
             np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            marks = bytearray()
             for chunk in chunks:
                 stream.write(chunk.tobytes())
-            stream.write(key.encode())
+                marks += bytes(map(mark, chunk))
+            stream.write(marks + key.encode())
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)

@@ -18,7 +18,7 @@ from bdlf.data.problems import Problems
 from bdlf.errors import InputError
 from bdlf.shown import shortened
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 """Of an identity, or a label: longer ones are in no dataset."""
 _FOUR_DIGITS = re.compile(r"[0-9]{1,4}")

@@ -21,8 +21,8 @@ _MOST_QUESTIONS = 50_000  # hashes of configurations that one table may ask for;
 def by_table(keys: Sequence[str], reference: str | None) -> Table:
     """The table whose rows are the values of `keys`, and whose blocks are equal in everything else that is in use.
 
-    A key that a run does not use is "-". `reference` names the row that others are compared with by its values in the
-    order of `keys`, with a comma between them; None takes the first row.
+    A key that a run does not use is "-", and "unused" in the name of its row. `reference` names the row that others are
+    compared with: its values in the order of `keys`, with a comma between them. None takes the first row.
 
     Raises InputError for a key that does not exist, that cannot decide a run's weights, or that is given twice.
     """
@@ -38,6 +38,8 @@ def by_table(keys: Sequence[str], reference: str | None) -> Table:
 def _as_row(text: str) -> str:
     """A value as rows are named by it: `1.0` as `1`, `True` as `true`."""
     text = text.strip()
+    if text == "-":
+        return "unused"
     try:
         return as_typed(float(text))
     except ValueError:
@@ -132,10 +134,11 @@ def _family(keys: Sequence[str], base: Values, choices: Sequence[tuple], present
             continue
         seen.add(group)
         marks = {key: _mark(values, key) for key in keys}
-        name = ",".join(marks.values())
+        name = ",".join("unused" if mark == "-" else mark for mark in marks.values())
+        alias = ",".join(marks[key] if key == VARIANT else as_typed(values[key]) for key in keys)
         if name in rows:  # two runs that only an unused key of this name tells apart
             name += f" ({group})"
-        rows[name] = Asked(group, values, marks)
+        rows[name] = Asked(group, values, marks, alias)
     return Family(rows, in_common([row.values for row in rows.values()])) if rows else None
 
 
@@ -153,6 +156,8 @@ def _mark(values: Mapping[str, Any], key: str) -> str:
     """The value of a key as it is typed, "-" where the run does not use it."""
     if key == VARIANT:
         return variant_name(components(values))
+    if key == "selection":  # of the rules, only the one that holds identities out decides the weights
+        return "validation" if "selection.validation" in in_use(values) else "-"
     if key == "dfe.enabled":
         return "on" if components(values)[0] else "off"
     if key.startswith("loss.") and key.endswith(".enabled"):

@@ -81,8 +81,11 @@ def compare(
         except ValueError:  # a single identity, or no query with a value: there is no interval
             continue
         estimates[figure] = result
+        line[f"{figure}_difference"] = result.mean
+        if result.standard_error == 0:  # no query differs, or all alike: nothing is known of the spread
+            continue
         interval = result.interval()
-        line |= {f"{figure}_difference": interval.mean, f"{figure}_low": interval.low, f"{figure}_high": interval.high}
+        line |= {f"{figure}_low": interval.low, f"{figure}_high": interval.high}
         line[f"{figure}_p"] = result.p_value
     return line, estimates
 

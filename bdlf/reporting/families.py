@@ -35,6 +35,8 @@ class Asked:
     """Its flat configuration."""
     marks: dict[str, Any]
     """What stands in the table's key columns."""
+    alias: str = ""
+    """Another name of the row: the values of a by= table's keys, also of those that the run does not use."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def _collected(found: Mapping[str, _Run | str], empty: list[str]) -> Gathered:
     for run in sorted(runs, key=lambda run: (run.rows is None, run.axes["path"])):  # a copy with a result wins
         axes, path = run.axes, run.axes["path"]
         if axes["run_id"] in owner:
-            problems.append(f"{path} claims run {axes['run_id']} as {owner[axes['run_id']]} does: left out; remove one")
+            claim = f"{path} claims run {axes['run_id']} as {owner[axes['run_id']]} does: left out; move one away"
+            problems.append(run.problem or claim)
             continue
         owner[axes["run_id"]] = path
         configurations.setdefault(axes["group"], run.values)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from itertools import count, islice, product
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from bdlf.active import can_decide
-from bdlf.errors import InputError
+from bdlf.active import can_decide, flat
 from bdlf.reporting.families import Values, as_typed
 from bdlf.reporting.intervals import Estimate
+from bdlf.reporting.parts import Part, repetitions
 from bdlf.reporting.power import Components, detectable, pooled, seeds_needed
-
-if TYPE_CHECKING:
-    from bdlf.reporting.parts import Part
 
 EXAMPLE = 2.0
 """Points of mAP whose cost in seeds and hours stands under each table."""
@@ -68,8 +71,7 @@ def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iter
             return
         needed = enough
     splits = sorted({split for _, split in part.wanted})
-    seeds = -(-needed // len(splits))
-    missing = list(_missing(part, seeds, splits))
+    missing = _missing(part, -(-needed // len(splits)), splits)
     if usable:
         yield f"A difference of {points:g} points of mAP needs about {needed} pairs of runs (80 % power, 95 % level);"
     if not missing:
@@ -77,62 +79,93 @@ def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iter
         return
     seconds = part.runs.drop_duplicates("path")["train_seconds"].mean()
     yield f"  {len(missing)} runs are missing, about {_hours(len(missing) * seconds)} at the speed of the runs here:"
-    yield from (f"  {command}" for command in _commands(part, missing, splits))
+    yield from (f"  {command}" for command in commands(part, missing, splits))
 
 
-def _missing(part: Part, seeds: int, splits: Sequence[int]) -> Iterator[tuple[str, int, int]]:
-    done = set(zip(part.runs["row"], part.runs["seed"], part.runs["split"].fillna(0).astype(int), strict=True))
-    for name in part.family.rows:
-        for seed in range(seeds):
-            for split in splits:
-                if (name, seed, split) not in done:
-                    yield name, seed, split
+def _missing(part: Part, needed: int, splits: Sequence[int]) -> list[tuple[str, int, int]]:
+    """Row, seed and split of the runs that are missing: the seeds that most rows have come first, then new ones."""
+    done = {(row, *turn) for row, turn in zip(part.runs["row"], repetitions(part.runs), strict=True)}
+    rows_with = Counter(seed for _, seed, _ in done)
+    known = sorted(rows_with, key=lambda seed: (-rows_with[seed], seed))
+    new = (seed for seed in count() if seed not in rows_with)
+    seeds = [*known, *islice(new, max(0, needed - len(known)))][:needed]
+    turns = product(part.family.rows, sorted(seeds), splits)
+    return [turn for turn in turns if turn not in done]
 
 
-_SWEEPS = ("table1", "table2", "table3", "figure4")
+_VARIED = {
+    "table2": ("dfe.enabled", "loss.app.enabled", "loss.orth.enabled", "loss.skd.enabled"),
+    "table3": ("dfe.stage",),
+    "figure4": ("dfe.blocks",),
+}
+"""Keys that the sweep of a table sets itself."""
 
 
-def _commands(part: Part, missing: Sequence[tuple[str, int, int]], splits: Sequence[int]) -> Iterator[str]:
-    """One command for the paper's tables, whose sweeps name the rows; one for each row elsewhere. Finished runs cost
-    nothing: a sweep skips them."""
-    seeds = sorted({seed for _, seed, _ in missing})
-    listed = [f"dataset.split={','.join(map(str, splits))}"] if splits != [0] else []
-    if part.table.name in _SWEEPS:
-        words = overrides(part.family.common, part.table.keys)
-        yield " ".join([f"python -m bdlf.train sweeps={part.table.name}", *words, *listed, _seeds(seeds)])
+def commands(part: Part, missing: Sequence[tuple[str, int, int]], splits: Sequence[int]) -> Iterator[str]:
+    """The command lines that make these runs: the sweep of a table of the paper, else one for each row.
+
+    They write where the runs of the part lie, so that what is finished there is skipped.
+    """
+    listed = [f"dataset.split={_listed(splits)}"] if list(splits) != [0] else []
+    if part.table.name in _VARIED:
+        values = next(iter(part.family.rows.values())).values
+        words = [*overrides(values, _VARIED[part.table.name]), *_place_and_scoring(part), *listed]
+        yield _line([f"sweeps={part.table.name}", *words, f"seed={_listed(sorted({seed for _, seed, _ in missing}))}"])
         return
     for name in dict.fromkeys(row for row, _, _ in missing):
-        own = sorted({seed for row, seed, _ in missing if row == name})
-        words = overrides(part.family.rows[name].values, ())
-        yield " ".join(["python -m bdlf.train -m", *words, *listed, _seeds(own)])
+        seeds = sorted({seed for row, seed, _ in missing if row == name})
+        words = [*overrides(part.family.rows[name].values), *_place_and_scoring(part), *listed]
+        yield _line(["-m", *words, f"seed={_listed(seeds)}"])
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed={','.join(map(str, seeds))}"
+def _line(words: Sequence[str]) -> str:
+    return " ".join(["python -m bdlf.train", *map(shlex.quote, words)])
 
 
-def overrides(values: Values, without: Sequence[str]) -> list[str]:
-    """The words of the command line that give these values: the dataset, and what differs from its recipe."""
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _place_and_scoring(part: Part) -> list[str]:
+    path = str(part.runs["path"].iloc[0])
+    output = None if path.startswith("wandb:") else Path(path).parents[2]  # <output>/<dataset>/<label>-<hash>/seed<k>
+    words = [] if output in (None, Path("outputs").resolve()) else [f"output={_quoted(str(output))}"]
+    scored = {"flip": (bool(part.card["flip"]), True), "feature": (part.card["feature"], "after_bn")}
+    scored |= {"gallery": (part.card["gallery"], "agw"), "reading": (part.card["reading"], "paper")}
+    words += [
+        f"evaluation.{key}={as_typed(value)}"
+        for key, (value, usual) in scored.items()
+        if value not in (None, usual, "all")
+    ]
+    return words + ([f"evaluation.shots={part.card['shots']}"] if part.card["gallery"] == "official" else [])
+
+
+def overrides(values: Values, without: Sequence[str] = ()) -> list[str]:
+    """The words of the command line that give a flat configuration: its dataset, and what differs from its recipe.
+
+    The keys in `without` are left out. Names, places of output, seed and split are no part of it.
+    """
+    recipe = _recipe(str(values["dataset.name"]))
+    wanted = [key for key in values if can_decide(key) or key == "dataset.root"]
+    differ = [
+        f"{key}={_quoted(values[key]) if isinstance(values[key], str) else as_typed(values[key])}"
+        for key in wanted
+        if key not in ("dataset.name", "dataset.split", *without) and values[key] != recipe[key]
+    ]
+    return [*([f"dataset={values['dataset.name']}"] if values["dataset.name"] != "synthetic" else []), *differ]
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's grammar takes it."""
+    return text if re.fullmatch(r"[\w./-]+", text) else f"'{text}'"
+
+
+@cache
+def _recipe(dataset: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from bdlf.active import flat
-    from bdlf.command import register
-    from bdlf.config import Config, config_folder
+    from bdlf.config import config_folder
 
-    dataset = str(values["dataset.name"]).removesuffix("-synthetic")
-    register(Config, "config")
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        recipe = OmegaConf.to_object(compose("config", [f"dataset={dataset}"]))
-    if not isinstance(recipe, Config):
-        raise InputError("conf/config.yaml does not compose to the schema of bdlf.config; restore it")
-    plain: dict[str, Any] = flat(recipe)
-    differ = [
-        f"{key}={as_typed(value)}"
-        for key, value in values.items()
-        if can_decide(key)
-        and key in plain
-        and key not in ("dataset.name", "dataset.split", *without)
-        and value != plain[key]
-    ]
-    return [*([f"dataset={dataset}"] if dataset != "synthetic" else []), *differ]
+        return flat(OmegaConf.to_object(compose("config", [f"dataset={dataset}"])))

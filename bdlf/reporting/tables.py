@@ -20,6 +20,9 @@ from bdlf.runs.card import COSTS
 from bdlf.runs.record import protocol
 from bdlf.runs.selection import LAST, RULES
 
+FEATURE = "after_bn"
+"""The feature that is scored where nothing else is asked for; another one stands in a block's title."""
+
 
 def blocks_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: bool = False) -> Iterator[Block]:
     """The blocks of a table that have runs in `least` rows; see `parts_of` for which runs stand in a block."""
@@ -65,6 +68,12 @@ def compared(part: Part) -> Comparison:
             found.estimates += [estimates["mAP"]] if "mAP" in estimates else []
             found.notes += _pairing_notes(name, line, len(own), estimates)
         found.lines.append(line)
+    single = [line["row"] for line in found.lines if line.get("pairs") == 1]
+    if single:
+        found.notes.append(
+            f"A single pair of runs stands behind the interval of {', '.join(single)}: "
+            "the noise of training is not in it."
+        )
     found.notes += _origin_notes(runs)
     adjust(found.lines)
     return found
@@ -81,9 +90,10 @@ def _block(part: Part, main: Family) -> Block:
         notes.append(f"These runs differ from those of the first block in {different}.")
     if part.images:
         prints = ", ".join(sorted({fingerprint[:8] for fingerprint in runs["fingerprint"]}))
+        count = runs["path"].nunique()
         found.problems.append(
-            f"{table.title}: {runs['path'].nunique()} runs have other images (dataset fingerprint {prints}) than most "
-            "runs of their rows; they stand in a block of their own and are not compared with the others"
+            f"{table.title}: {count} {'runs have' if count > 1 else 'run has'} other images (dataset fingerprint "
+            f"{prints}) than most runs; such runs stand in a block of their own and are not compared with the others"
         )
         notes.append(
             f"The images of these runs (fingerprint {prints}) are not those of most runs; never compare the two."
@@ -103,7 +113,8 @@ def _reference(part: Part) -> str | None:
     present = [name for name in part.family.rows if (part.runs["row"] == name).any()]
     if wanted == "":
         return present[0]
-    return wanted if wanted in part.family.rows else None
+    named = [name for name, asked in part.family.rows.items() if wanted in (name, asked.alias)]
+    return named[0] if named else None
 
 
 def _title(part: Part, different: str) -> str:
@@ -114,6 +125,8 @@ def _title(part: Part, different: str) -> str:
     for key in part.table.fixed:
         value = part.family.common.get(key, PAPER[key])
         title += f", {key.removeprefix('dfe.')} {value}" if value != PAPER[key] else ""
+    title += "" if part.card["flip"] else ", flip averaging off"
+    title += f", feature {part.card['feature']}" if part.card["feature"] != FEATURE else ""
     title += f", other images {part.images}" if part.images else ""
     return title + (", other settings" if different else "")
 
@@ -128,13 +141,14 @@ def _leading_notes(part: Part, reference: str | None) -> list[str]:
     ]
     if card["selection"] != LAST:
         notes.append("The epoch differs from run to run.")
-    if reference is not None and part.runs["row"].nunique() > 1:
+    has_runs = reference is not None and bool((part.runs["row"] == reference).any())
+    if has_runs and part.runs["row"].nunique() > 1:
         notes.append(
             f"Differences are to {reference}: the mean over pairs of runs of one seed and split, with a 95 % interval "
             "that takes runs and identities as random (two-way analysis of variance)."
         )
-        if not (part.runs["row"] == reference).any():
-            notes.append(f"The row {reference} has no run, so no difference is formed.")
+    elif reference is not None and not has_runs:
+        notes.append(f"The row {reference} has no run, so no difference is formed.")
     elif part.table.reference and reference is None:
         notes.append(f"No row here is {part.table.reference}, so no difference is formed.")
     return notes
@@ -212,8 +226,6 @@ def _pairing_notes(name: str, line: Mapping[str, Any], runs: int, found: Mapping
             f"The difference of {name} is of {line['pairs']} of its {runs} runs; the others have no partner of the "
             "same seed and split, or no figures of single queries."
         )
-    if line["pairs"] == 1:
-        notes.append(f"The interval of {name} is of a single pair of runs: the noise of training is not in it.")
     if line["pairs"] and not found:
         notes.append(f"The difference of {name} has no interval: its queries are of a single identity.")
     return notes

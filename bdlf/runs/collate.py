@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,23 @@ _AVERAGED = ("split", "epoch", "queries", "valid_queries", "mean", "std", "trial
 
 
 def run_folders(patterns: Any) -> list[RunFolder]:
-    """The run folders that a path, or a list of paths, names; `*` and `?` stand for anything.
+    """The run folders that a path, or a list of paths, names; `*` and `?` stand for anything, `[ab]` for `a` or `b`.
 
+    A path that exists is meant as it stands, whatever signs it holds; so are its brackets where that names something.
     A single run folder stands for the runs of all ten splits: its siblings, which have the same configuration and seed
     but another split, are looked up by their hashes under the same parent folder. Raises InputError where a path names
     nothing.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = sorted(glob.glob(str(pattern)))
+        text = str(pattern)
+        matches = [text] if os.path.exists(text) else glob.glob(text.replace("[", "[[]")) or glob.glob(text)
+        matches.sort()
         if not matches:
             raise InputError(
                 f"splits={pattern}: no such folder; name a run folder, like outputs/regdb/full-1a2b3c4d/seed0"
             )
-        found += [match for match in matches if (Path(match) / "config.yaml").is_file() or match == str(pattern)]
+        found += [match for match in matches if (Path(match) / "config.yaml").is_file() or match == text]
     folders = [RunFolder(Path(path)) for path in dict.fromkeys(found)]
     return _with_siblings(folders[0]) if len(folders) == 1 else folders
 

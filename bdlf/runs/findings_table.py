@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bdlf.data.listing import MODALITIES
+from bdlf.screen_table import print_table
 
 _SHOWN = 5  # examples of each kind
 
@@ -24,11 +24,11 @@ def show_report(report: Mapping[str, Any]) -> None:
     at = f" in {report['root']}" if report["root"] is not None else ""
     source = "recorded" if report["synthetic"] else "published"
     if any(row["images"] for row in report["counts"]):
-        console.print(_counts(report["counts"], f"{name}{at}", source))
+        _show_counts(report["counts"], f"{name}{at}", source)
     else:
         console.print(f"{name}{at}: no image can be listed")
     if report["protocols"]:
-        console.print(_protocols(report["protocols"], source))
+        _show_protocols(report["protocols"], source)
     by_kind: dict[str, list[str]] = defaultdict(list)
     for finding in report["findings"]:
         by_kind[finding["kind"]].append(finding["message"].replace(f"{report['root']}/", ""))
@@ -62,13 +62,9 @@ def _examples(console: Console, heading: str, lines: Sequence[str]) -> None:
         console.print(f"  and {len(lines) - _SHOWN:,} more")
 
 
-def _counts(rows: Iterable[Mapping[str, Any]], title: str, source: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in ("split", "modality", "camera"):
-        table.add_column(heading)
-    for heading in ("identities", source, "images", source):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+def _show_counts(rows: Iterable[Mapping[str, Any]], title: str, source: str) -> None:
+    headings = ["split", "modality", "camera", "identities", source, "images", source, ""]
+    lines = []
     merged = _merged(rows)
     cameras: dict[tuple, set[int | None]] = defaultdict(set)
     for row, _ in merged:
@@ -76,29 +72,29 @@ def _counts(rows: Iterable[Mapping[str, Any]], title: str, source: str) -> Table
     for row, splits in merged:
         if row["modality"] is not None and row["camera"] is None and len(cameras[row["split"], row["modality"]]) == 2:
             continue  # the same as its only camera
-        table.add_row(
-            f"{row['split']}{f' of {splits}' if splits else ''}",
-            MODALITIES[row["modality"]] if row["modality"] else "all",
-            "all" if row["camera"] is None else str(row["camera"]),
-            *(_number(row[key]) for key in ("identities", "expected_identities", "images", "expected_images")),
-            _verdict(row, "images") or _verdict(row, "identities") or _fine(row),
+        lines.append(
+            [
+                f"{row['split']}{f' of {splits}' if splits else ''}",
+                MODALITIES[row["modality"]] if row["modality"] else "all",
+                "all" if row["camera"] is None else str(row["camera"]),
+                *(_number(row[key]) for key in ("identities", "expected_identities", "images", "expected_images")),
+                _verdict(row, "images") or _verdict(row, "identities") or _fine(row),
+            ]
         )
-    return table
+    print_table(headings, lines, title=title, figures=range(3, 7), text=(7,), dispensable=(4, 6))
 
 
-def _protocols(rows: Iterable[Mapping[str, Any]], source: str) -> Table:
-    table = Table()
-    table.add_column("protocol")
-    for heading in ("queries", source, "gallery", source):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for row, splits in _merged(rows):
-        table.add_row(
+def _show_protocols(rows: Iterable[Mapping[str, Any]], source: str) -> None:
+    headings = ["protocol", "queries", source, "gallery", source, ""]
+    lines = [
+        [
             f"{row['protocol']}{f' of {splits}' if splits else ''}",
             *(_number(row[key]) for key in ("queries", "expected_queries", "gallery", "expected_gallery")),
             _verdict(row, "queries") or _verdict(row, "gallery") or _fine(row),
-        )
-    return table
+        ]
+        for row, splits in _merged(rows)
+    ]
+    print_table(headings, lines, figures=range(1, 5), text=(5,), dispensable=(2, 4))
 
 
 def _merged(rows: Iterable[Mapping[str, Any]]) -> list[tuple[dict[str, Any], str]]:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bdlf.config import Config
 from bdlf.errors import InputError
 from bdlf.files import remove_leftovers
+from bdlf.runs.identity import NEUTRAL
 from bdlf.runs.record import read_result, source_state
 from bdlf.runs.selection import LAST
 
@@ -26,7 +27,10 @@ def read_config(path: Path) -> Config:
         text = path.read_text()
         if "${" in text:
             raise InputError(f"{path} holds an interpolation (${{...}}); a run's config.yaml is plain data: restore it")
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(yaml.safe_load(text)))
+        blank = OmegaConf.structured(Config)
+        for key, value in NEUTRAL.items():  # what a file that is older than the key stands for
+            OmegaConf.update(blank, key, value)
+        merged = OmegaConf.merge(blank, OmegaConf.create(yaml.safe_load(text)))
         return cast(Config, OmegaConf.to_object(merged))
     except FileNotFoundError:
         raise InputError(

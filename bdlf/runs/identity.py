@@ -19,7 +19,7 @@ from bdlf.active import components, flat, in_use, variant_name
 from bdlf.config import Config, Dataset
 from bdlf.errors import InputError
 
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {"image.range": "file"}
 """Keys that were added after the first hashes, each with the value that leaves a run as it was before the key existed.
 
 A key is left out of the hash while it has this value, so that runs which were made before the key keep their hash. The

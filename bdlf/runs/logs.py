@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,9 +45,23 @@ class _RunLog(logging.FileHandler):
 
 
 def show_on_screen() -> None:
-    """Messages of the package go to the screen from here on; calling it again changes nothing."""
+    """Messages of the package go to the screen from here on; calling it again changes nothing.
+
+    Where Hydra has set up logging too (`hydra/job_logging=default`), its handler of the screen shows them, once and in
+    its format, and its file is removed: a run keeps `train.log`.
+    """
     _ROOT.setLevel(logging.DEBUG)
-    if not any(isinstance(handler, _Screen) for handler in _ROOT.handlers):
+    everything = logging.getLogger()
+    shown = False
+    for handler in list(everything.handlers):
+        if type(handler) is logging.StreamHandler:
+            shown = True
+            handler.setLevel(max(handler.level, logging.INFO))  # debug messages are for train.log
+        elif type(handler) is logging.FileHandler and os.stat(handler.baseFilename).st_size == 0:
+            everything.removeHandler(handler)
+            handler.close()
+            os.unlink(handler.baseFilename)
+    if not shown and not any(isinstance(handler, _Screen) for handler in _ROOT.handlers):
         screen = _Screen()
         screen.setLevel(logging.INFO)
         _ROOT.addHandler(screen)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bdlf.runs.card import common_lines
 from bdlf.runs.record import FIGURES, protocol
+from bdlf.screen import encodable
+from bdlf.screen_table import print_table
 
 
 def show_result(result: dict[str, Any], *, rows: Collection[int] | None = None) -> None:
@@ -23,23 +25,21 @@ def show_result(result: dict[str, Any], *, rows: Collection[int] | None = None) 
         result = {**result, "metrics": [result["metrics"][row] for row in sorted(rows)]}
     of_run = f" ({result['run_id']})" if result["run_id"] else ""
     title = f"{result['dataset']}: {result['label']}{of_run}, percent"
-    table = Table(title=title, title_justify="left")
-    for heading in ("model", "epoch (from 0)", "protocol", "trials", "valid/queries"):
-        table.add_column(heading)
-    for figure in FIGURES:
-        table.add_column(figure.replace("rank", "rank-"), justify="right")
+    names = ["model", "epoch (from 0)", "protocol", "trials", "valid/queries"]
+    headings = [*names, *(figure.replace("rank", "rank-") for figure in FIGURES)]
+    lines = []
     for row in result["metrics"]:
         queries = f"{row['valid_queries']}/{row['queries']}"
-        figures = [_figure(row, name) for name in FIGURES]
-        table.add_row(row["model"], _epoch(row), protocol(row), str(len(row["trials"])), queries, *figures)
-    console = Console()
+        facts = [row["model"], _epoch(row), protocol(row), str(len(row["trials"])), queries]
+        lines.append([*facts, *(_figure(row, name) for name in FIGURES)])
+    print_table(headings, lines, title=title, figures=range(len(names), len(headings)))
+    console = Console(markup=False, highlight=False)
     if not console.is_terminal:
-        console = Console(width=150)
-    console.print(table)
+        console = Console(markup=False, highlight=False, width=150)
     for line in common_lines(result):
-        console.print(line, highlight=False)
+        console.print(line)
     if others:
-        console.print(f"result.json also holds {others} rows of other scorings", highlight=False)
+        console.print(f"result.json also holds {others} rows of other scorings")
 
 
 def _epoch(row: dict[str, Any]) -> str:
@@ -50,5 +50,6 @@ def _epoch(row: dict[str, Any]) -> str:
 
 
 def _figure(row: dict[str, Any], name: str) -> str:
-    spread = f" ±{row['std'][name]:.1f}" if row["std"] else ""
+    sign = encodable("±", sys.stdout.encoding or "utf-8")
+    spread = f" {sign}{row['std'][name]:.1f}" if row["std"] else ""
     return f"{row['mean'][name]:.1f}{spread}"

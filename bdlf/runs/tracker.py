@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bdlf.active import components, flat, in_use, variant_name
 from bdlf.config import Config
 from bdlf.runs.card import flat_rows, summary
 from bdlf.runs.folder import RunFolder, read_config
-from bdlf.runs.identity import run_group, run_id
+from bdlf.runs.identity import run_id
 from bdlf.runs.record import read_result
+from bdlf.runs.wandb_run import WandbRun, is_trial, rebuilt_run, record_run, started_run, wandb_mode
+from bdlf.runs.wandb_session import begin, end_service, finish
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,11 @@ log = logging.getLogger(__name__)
 class Tracker:
     """Mirrors rows, pictures and the final table; after the first failure it says so once and stays silent.
 
-    `name` is `wandb` or `none`. W&B runs offline unless the environment's WANDB_MODE says otherwise; its files lie in
-    `<folder>/wandb`. `earlier` holds the rows of a run that goes on: the W&B run of that id goes on too, and the rows
-    are logged again, so that offline the newest folder below `<folder>/wandb` holds everything (a server passes over
-    the steps it has). Without `earlier`, a W&B run of that id is replaced.
+    `name` is `wandb` or `none`. `describe` gives what the run is in W&B. The mode is that of `wandb_mode`; W&B's files
+    lie in WANDB_DIR, or else in `<folder>/wandb`. `earlier` holds the rows of a run that goes on: the W&B run of that
+    id goes on too, and the rows are logged again, so that offline the newest folder of the id holds everything (a
+    server passes over the steps it has). Without `earlier`, a W&B run of that id is replaced. `offline_instead`: where
+    no server can be used, W&B goes on offline; else that is a failure.
     """
 
     def __init__(
@@ -36,41 +37,20 @@ class Tracker:
         name: str,
         *,
         folder: Path,
-        run_id: str,
-        group: str,
-        tags: Sequence[str],
+        describe: Callable[[], WandbRun],
         config: Mapping[str, Any],
-        project: str,
-        entity: str | None,
         earlier: Sequence[Mapping[str, Any]] = (),
+        offline_instead: bool = True,
     ) -> None:
         self._run: Any = None
         if name == "wandb":
-            settings = {
-                "project": project,
-                "entity": entity,
-                "group": group,
-                "tags": list(tags),
-                "config": dict(config),
-            }
-            self._guard(lambda: self._start(folder, run_id, settings, earlier))
+            mode = wandb_mode()
+            start: dict[str, Any] = {"mode": mode, "resumed": bool(earlier), "offline_instead": offline_instead}
+            self._guard(lambda: self._start(begin(describe(), folder, config, **start), earlier))
 
-    def _start(
-        self, folder: Path, run_id: str, settings: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
-    ) -> None:
-        import wandb
-
+    def _start(self, run: Any, earlier: Sequence[Mapping[str, Any]]) -> None:
         logging.raiseExceptions = False  # else W&B's own log shows a traceback for each line that a full disk refuses
-        folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            **settings,
-            id=run_id,
-            name=run_id,
-            dir=str(folder),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
-            resume="allow" if earlier else None,
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
-        )
+        self._run = run
         self._run.define_metric("*", step_metric="epoch")
         for row in earlier:
             self.epoch(row)
@@ -110,61 +90,74 @@ class Tracker:
     def close(self, *, failed: bool = False) -> None:
         if self._run is not None:
             run, self._run = self._run, None
-            self._guard(lambda: run.finish(exit_code=int(failed)))
+            self._guard(lambda: finish(run, failed=failed))
 
     def _guard(self, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as error:  # whatever W&B raises, the run goes on
             self._run = None
+            reason = next(iter(str(error).splitlines()), "")
             log.warning(
                 "W&B stopped (%s: %s); the run folder has everything, tracker=none silences this",
                 type(error).__name__,
-                error,
+                reason,
             )
+            end_service()
+        except BaseException:  # a signal while W&B starts
+            self._run = None
+            end_service()
+            raise
 
 
 def start_tracker(
     config: Config, folder: Path, facts: Mapping[str, Any], *, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> Tracker:
-    """The tracker of a run; `facts` holds its run_id, label and dataset."""
-    values = flat(config)
-    used = in_use(values)
-    tags = [facts["dataset"], variant_name(components(values))]
-    tags += [f"{name}{used[f'dfe.{name}']}" for name in ("stage", "blocks") if f"dfe.{name}" in used]
-    tags += [config.sweep] if config.sweep != Config.sweep else []
-    return Tracker(
-        config.tracker.name,
-        folder=folder,
-        run_id=facts["run_id"],
-        group=run_group(config, facts["label"]),
-        tags=tags,
-        config=dataclasses.asdict(config),
-        project=config.tracker.project,
-        entity=config.tracker.entity,
-        earlier=earlier,
-    )
+    """The tracker of a run that trains now; `facts` holds its run_id, label and dataset.
+
+    Raises InputError where WANDB_MODE is not known.
+    """
+
+    def describe() -> WandbRun:
+        run = started_run(config, folder, facts, resumed=bool(earlier))
+        record_run(folder, run)
+        return run
+
+    values = dataclasses.asdict(config)
+    return Tracker(config.tracker.name, folder=folder, describe=describe, config=values, earlier=earlier)
 
 
 def rebuild(folder: RunFolder) -> bool:
     """A W&B run anew from a run folder, finished or not: its rows and, where there is one, its result.
 
     False where the folder has no epoch yet, or W&B failed (it has said so then). Raises InputError where the folder
-    cannot be read.
+    cannot be read, or WANDB_MODE is not known.
     """
     config = read_config(folder.config)
-    config.tracker.name = "wandb"
+    result = read_result(folder.result) if folder.result.is_file() else None
+    facts = result or {"run_id": run_id(config), "label": folder.label, "dataset": config.dataset.name}
+    return _copy(folder, config, result, lambda: rebuilt_run(config, folder.path, facts))
+
+
+def answer_agent(config: Config, folder: RunFolder, result: Mapping[str, Any]) -> None:
+    """Give the result of a run that was finished before to the W&B agent that started this process for a trial.
+
+    Without it the agent's sweep would never learn what the trial is worth. Nothing happens where there is no agent.
+    """
+    if config.tracker.name == "wandb" and is_trial(result["run_id"]):
+        _copy(folder, config, result, lambda: started_run(config, folder.path, result, resumed=False))
+
+
+def _copy(
+    folder: RunFolder, config: Config, result: Mapping[str, Any] | None, describe: Callable[[], WandbRun]
+) -> bool:
+    """Whether the W&B run that `describe` gives now holds the folder's rows and its result."""
     if not folder.metrics.is_file():
         return False
     with folder.metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    result = read_result(folder.result) if folder.result.is_file() else None
-    facts = result or {
-        "run_id": run_id(config),
-        "label": folder.label,
-        "dataset": config.dataset.name,
-    }
-    tracker = start_tracker(config, folder.path, facts)
+    values = dataclasses.asdict(config)
+    tracker = Tracker("wandb", folder=folder.path, describe=describe, config=values, offline_instead=False)
     for row in rows:
         tracker.epoch(row)
     if result is not None:

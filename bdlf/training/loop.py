@@ -18,6 +18,7 @@ from bdlf.data.augment import Augmentation
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.objective import Objective, require_pairs
+from bdlf.processes import Starvation
 from bdlf.training.ema import Averaged
 from bdlf.training.nonfinite import IN_A_ROW, NonFiniteError
 from bdlf.training.schedule import rate_factor
@@ -100,6 +101,7 @@ def fit(
     stepper = Stepper(fabric, model, network, optimizer, averaged, objective, recipe.clip)
     at_once = look_every or (1 if fabric.device.type == "cpu" else 50)
     now = start or Progress()
+    starvation = Starvation(torch.get_num_threads())
     memory: list[Tensor | None] = [None]  # of the batch before, which the next one takes
 
     def prepare(images: Tensor, batch: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor, float]:
@@ -119,7 +121,7 @@ def fit(
             batches = sampler.epoch(epoch).reshape(steps, -1)
             stepper.begin(now.sums)
             started = time.perf_counter() - now.seconds
-            bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}", refresh=False)
+            current = f"epoch {epoch + 1}/{recipe.epochs}"
 
             step = now.step
             while step < steps:
@@ -141,6 +143,8 @@ def fit(
                     place = _place(epoch, step, sampler, batches[step])
                     _skip_or_stop(recipe, f"{seen.wrong} is not finite at {place}, {where}", in_a_row)
                     step += 1
+                waits = ", waits for a processor" if starvation.look() else ""
+                bar.set_postfix_str(f"{current}{waits}", refresh=False)
                 bar.update(epoch * steps + step - bar.n)
                 if pausing:
                     seconds = time.perf_counter() - started

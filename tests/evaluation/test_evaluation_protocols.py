@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,7 @@ import pytest
 from scipy.io import savemat
 
 from bdlf.errors import InputError
-from bdlf.evaluation import Choice, choices, settings
+from bdlf.evaluation import Choice, choices, retrieval_metrics, settings
 
 SYSU_FOLDERS = {  # (camera, identity): images; identity 40 is nowhere in cameras 1 and 2, 6 not in camera 4
     (1, 6): 12, (2, 6): 11, (5, 6): 13, (3, 6): 3, (6, 6): 2,
@@ -162,7 +165,7 @@ def test_a_split_that_a_mode_has_no_gallery_for_is_scored_in_the_others_only():
     seen_by_345 = sysu_listing().query("camid in (3, 4, 5)")
     held_out = seen_by_345.assign(split="val")
     assert [setting.mode for setting in settings("sysu", held_out, split="val")] == ["all"]
-    with pytest.raises(InputError, match=r"mode=indoor searches cameras 1, 2, which have no test image"):
+    with pytest.raises(InputError, match=r"^ir_to_vis indoor .*: it searches cameras 1, 2, which have no test image"):
         settings("sysu", seen_by_345)
     with pytest.raises(InputError, match="no val image in any camera"):
         settings("sysu", held_out, mode="indoor", split="val")
@@ -298,3 +301,68 @@ def test_a_listing_without_test_images_is_refused():
     visible = paired_listing().query("modality == 'vis'").reset_index(drop=True)
     with pytest.raises(InputError, match="listing of synthetic has no test image of modality ir"):
         settings("synthetic", visible)
+
+
+def cut_down(dataset):
+    """A test half in which no query has a match, by the dataset's rule, and its remedy."""
+    if dataset == "sysu":  # identity 6 by cameras 3 and 2, 17 by camera 3 alone, 333 by camera 2 alone
+        kept = "(camid == 3 and pid in (6, 17)) or (camid == 2 and pid in (6, 333))"
+        return sysu_listing().query(kept), sysu_listing().query(f"{kept} or (camid == 6 and pid == 6)")
+    if dataset == "llcm":  # 8 by camera 1 on both sides, 90 by camera 9 on both
+        kept = "split == 'train' or (pid == 8 and camid == 1) or pid == 90"
+        return llcm_listing().query(kept), llcm_listing().query(f"{kept} or (pid == 8 and camid == 2)")
+    kept = "split == 'train' or (modality == 'vis' and pid == 1) or (modality == 'ir' and pid in (3, 5))"
+    return paired_listing().query(kept), paired_listing().query(f"{kept} or pid == 5")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked", "words"),
+    [
+        ("sysu", {}, "ir_to_vis all 1-shot agw: .* 1 identities in both, a query of camera 3 does not see .* camera 2"),
+        ("sysu", {"mode": "indoor"}, "ir_to_vis indoor 1-shot agw: .* restore the test images"),
+        ("llcm", {}, "ir_to_vis 1-shot agw paper: .* 2 identities in both, a query does not see .* own camera"),
+        ("llcm", {"direction": "vis_to_ir", "reading": "released"}, "vis_to_ir 1-shot agw released: .* own camera"),
+        ("regdb", {}, "ir_to_vis all: .* the 2 identities of the queries and the 1 of the gallery have none in common"),
+        ("regdb", {"direction": "vis_to_ir"}, "vis_to_ir all: .* the 1 identities of the queries and the 2 of the"),
+        ("synthetic", {}, "ir_to_vis all.*: no query of trial 0 has a match in the gallery"),
+    ],
+)
+def test_a_protocol_without_any_match_is_refused_and_one_match_is_enough(dataset, asked, words):
+    without, with_one = cut_down(dataset)
+    with pytest.raises(InputError, match=f"^{words}") as caught:
+        settings(dataset, without, **asked)
+    assert "\n" not in str(caught.value)
+    found = settings(dataset, with_one, **asked)
+    for setting in found:  # as the metrics see it, which raise where no query has a match
+        for queries, gallery in setting.trials:
+            sides = (with_one.loc[side, column] for column in ("pid", "camid") for side in (queries, gallery))
+            similarity = np.zeros((len(queries), len(gallery)))
+            scored = retrieval_metrics(similarity, *(side.to_numpy() for side in sides), protocol=setting.rule)
+            assert scored.valid_queries > 0
+
+
+def test_identities_that_are_held_out_need_a_match_too():
+    without, with_one = cut_down("llcm")
+    with pytest.raises(InputError, match=r"no query of trial 0 has a match .* restore the val images"):
+        settings("llcm", without.replace({"split": {"test": "val"}}), split="val")
+    assert settings("llcm", with_one.replace({"split": {"test": "val"}}), split="val")
+
+
+def test_the_commands_tell_a_protocol_without_a_match_before_anything_is_trained(layouts, command, tmp_path):
+    root = Path(shutil.copytree(layouts / "regdb", tmp_path / "regdb"))
+    for word, kept in (("visible", 0), ("thermal", 1)):  # of the four test identities, two on each side
+        file = root / f"idx/test_{word}_1.txt"
+        lines = file.read_text().splitlines()
+        people = sorted({line.split("/")[1] for line in lines})
+        file.write_text("\n".join(line for line in lines if people.index(line.split("/")[1]) % 2 == kept))
+    where = ["dataset=regdb", f"dataset.root={root}"]
+    told = "no query of trial 0 has a match in the gallery: the 2 identities of the queries and the 2 of the gallery"
+    code, out, _ = command("check", *where, "dataset.split=1", "fast=true", "json=true")
+    findings = json.loads(out)["findings"]
+    named = [finding["where"] for finding in findings if told in finding["message"]]
+    assert code == 1 and named == ["split 1: ir_to_vis all", "split 1: vis_to_ir all"]
+    where += [f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache", "backbone=resnet10", "tracker=none"]
+    for more in ([], ["dry_run=true"]):
+        code, _, err = command("train", *where, "devices=cpu", "threads=1", *more)
+        assert code == 2 and f"ir_to_vis all: {told}" in err and err.count("\n") == 1
+        assert not [*(tmp_path / "out").rglob("seed0")] and not (tmp_path / "cache").exists()

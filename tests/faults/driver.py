@@ -24,7 +24,7 @@ from disk import Disk
 from omegaconf import DictConfig
 
 from bdlf import parts, scoring, train
-from bdlf.command import _run_job, register
+from bdlf.command import _run_job
 from bdlf.config import Config, config_folder
 from bdlf.data import store
 from bdlf.runs import metrics_log, record, selected, table, tracker
@@ -137,7 +137,6 @@ def ended(child: int, after: float | None) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    register(Config, "config")
     assert threading.active_count() == 1, "a fork takes no threads along"
     print("ready", flush=True)
     for line in sys.stdin:

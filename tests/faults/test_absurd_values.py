@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from bdlf.command import _run_job, register
+from bdlf.command import _run_job
 from bdlf.config import Config, config_folder
 from bdlf.train import train
 
@@ -47,7 +47,6 @@ ABSURD = {
 
 @cache
 def composed(*overrides: str) -> DictConfig:
-    register(Config, "config")
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
         return compose("config", list(overrides))
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from bdlf.check import check
-from bdlf.command import _run_job, register
+from bdlf.command import _run_job
 from bdlf.config import CheckConfig, Config, config_folder
 from bdlf.train import train
 
@@ -213,10 +213,8 @@ def composed(command: str, layout: str, place: Path) -> DictConfig:
     """The configuration that `python -m bdlf.<command>` would compose for the tree below `place`."""
     root = [f"dataset={layout}", f"dataset.root='{place}/tree'"]
     if command == "check":
-        register(CheckConfig, "check")
         with initialize_config_dir(str(config_folder("conf") / "on_disk"), version_base="1.3"):
             return compose("check", root)
-    register(Config, "config")
     tiny = ["backbone=resnet10", "image.height=32", "image.width=16", "batch.identities=2", "batch.images=2", "dfe=off",
             "schedule.epochs=1", "schedule.steps_per_epoch=2", "schedule.milestones=[]", "tracker=none", "devices=cpu",
             "threads=1", f"output='{place}/out'", f"data.cache_dir='{place}/cache'"]  # fmt: skip

@@ -28,7 +28,7 @@ def test_two_keys_of_a_sweep(fabricate, configured, tmp_path):
     assert set(block.table["runs"]) == {"2 of 2"} and block.reference == "0.1,1"
     assert block.table["mAP_difference"].notna().tolist() == [True] * 5 + [False]
     (other,) = blocks_of(gather(tmp_path), by_table(["loss.skd.weight", "optimizer.lr"], None))
-    assert other.reference == other.table["row"][0] == "-,0.02", "the first row, where none is named"
+    assert other.reference == other.table["row"][0] == "unused,0.02", "the first row, where none is named"
 
 
 def test_what_else_differs_is_in_another_block_that_says_so(fabricate, configured, tmp_path):
@@ -60,7 +60,7 @@ def test_a_run_without_a_term_is_found_however_the_term_was_switched_off(fabrica
         off = configured(loss__skd__enabled=False)
     for config in (off, full):
         fabricate(config)
-    assert tables(tmp_path, "loss.skd.weight") == [{"-": "1 of 1", "1": "1 of 1"}]
+    assert tables(tmp_path, "loss.skd.weight") == [{"unused": "1 of 1", "1": "1 of 1"}]
     assert tables(tmp_path, "loss.skd.enabled") == [{"off": "1 of 1", "on": "1 of 1"}]
 
 
@@ -68,7 +68,7 @@ def test_variant_stands_for_what_is_on(table2, tmp_path):
     (rows,) = tables(tmp_path, "variant")
     assert set(rows) == {"baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full"}
     (rows,) = tables(tmp_path, "variant", "dfe.stage")
-    assert "baseline,-" in rows and "full,3" in rows
+    assert "baseline,unused" in rows and "full,3" in rows
 
 
 def test_lists_and_nothing_are_values(fabricate, configured, tmp_path):
@@ -81,7 +81,21 @@ def test_lists_and_nothing_are_values(fabricate, configured, tmp_path):
 def test_rows_whose_averages_differ_share_a_block(fabricate, configured, tmp_path):
     fabricate(configured(ema__enabled=False), rows=({"model": "raw"},))
     fabricate(configured(ema__decay=0.99), rows=({"model": "ema"}, {"model": "raw"}))
-    assert tables(tmp_path, "ema.enabled", "ema.decay") == [{"false,-": "1 of 1", "true,0.99": "1 of 1"}]
+    assert tables(tmp_path, "ema.enabled", "ema.decay") == [{"false,unused": "1 of 1", "true,0.99": "1 of 1"}]
+
+
+@pytest.mark.parametrize("reference", ["0.1,0", "0.1,-", "0.10,unused", " 0.1 , 0.0"])
+def test_a_reference_is_named_by_its_values_or_by_its_row(fabricate, configured, tmp_path, reference):
+    for weight in (0.0, 1.0):
+        fabricate(configured(loss__skd__weight=weight))
+    (block,) = blocks_of(gather(tmp_path), by_table(["optimizer.lr", "loss.skd.weight"], reference))
+    assert block.reference == "0.1,unused"
+
+
+def test_of_the_selection_rules_only_validation_is_a_row(fabricate, configured, tmp_path):
+    for rules in ("last_epoch", ["last_epoch", "validation"]):
+        fabricate(configured(selection=rules))
+    assert tables(tmp_path, "selection") == [{"unused": "1 of 1", "validation": "1 of 1"}]
 
 
 @pytest.mark.parametrize(
@@ -111,10 +125,7 @@ def test_runs_of_a_hand_made_sweep_are_tabulated(tiny_run, tmp_path):
     assert code == 0 and "finished before" in out
     first, second = blocks_of(gather(tmp_path / "out"), by_table(["optimizer.lr", "loss.skd.weight"], None))
     assert "ir_to_vis" in first.title and "vis_to_ir" in second.title
-    assert first.table["row"].tolist() == ["0.01,-", "0.01,0.5", "0.02,-"] and first.reference == "0.01,-"
-    assert set(first.table["runs"]) == {"1 of 1"} and first.table["mAP_difference"].notna().tolist() == [
-        False,
-        True,
-        True,
-    ]
+    assert first.table["row"].tolist() == ["0.01,unused", "0.01,0.5", "0.02,unused"]
+    assert first.reference == "0.01,unused" and set(first.table["runs"]) == {"1 of 1"}
+    assert first.table["mAP_difference"].notna().tolist() == [False, True, True]
     assert first.table["pairs"].tolist()[1:] == [1, 1], "read from the runs' own queries and identities"

@@ -124,7 +124,8 @@ def test_a_run_without_the_identities_of_its_queries_costs_its_difference(table2
     assert str(file) in problem and "identities of its queries" in problem and "rerun=true" in problem
     row = block.table.set_index("row").loc["full"]
     assert row["pairs"] == 1 and row["runs"] == "2 of 2"
-    assert "The interval of full is of a single pair of runs: the noise of training is not in it." in block.notes
+    alone = "A single pair of runs stands behind the interval of full: the noise of training is not in it."
+    assert alone in block.notes
 
 
 def queries(random, pids, shift=0.0) -> Queries:

@@ -98,3 +98,10 @@ def test_a_copy_with_a_result_wins(fabricate, configured, tmp_path):
     (Path(copy) / "result.json").unlink()
     gathered = gather([tmp_path])
     assert gathered.frame["path"].tolist() == [str(path)] and "a copy claims run" in gathered.problems[0]
+
+
+def test_a_folder_with_the_configuration_of_another_run_is_not_to_be_removed(fabricate, configured, tmp_path):
+    one, other = fabricate(configured()), fabricate(configured("dfe"))
+    shutil.copy(one / "config.yaml", other / "config.yaml")
+    (problem,) = gather(tmp_path).problems
+    assert str(other) in problem and "restore the one that was changed" in problem and "remove" not in problem

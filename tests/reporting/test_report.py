@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,11 +13,15 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
 import bdlf.report
+from bdlf.config import Config, config_folder
 from bdlf.reporting.families import VARIANTS
 from bdlf.reporting.gather import gather
+from bdlf.runs.identity import run_hash
 
 
 @pytest.fixture
@@ -134,7 +139,19 @@ def test_the_frame_has_every_key_on_request(report, outputs, tmp_path):
     assert skd["baseline"].isna().all() and (skd["full"] == 1).all(), "empty where a run does not use the key"
 
 
-def test_the_plan_names_the_runs_that_are_missing(report, outputs, fabricate, configured):
+def words_of(line: str) -> list[str]:
+    return [word for word in shlex.split(line) if word not in ("python", "-m", "bdlf.train")]
+
+
+def asked(words: list[str], *more: str) -> Config:
+    """The configuration of a job of a printed command; the values of its sweep are given by `more`."""
+    swept = ("sweeps=", "seed=", "dataset.split=")
+    plain = [word for word in words if not word.startswith(swept)]
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        return OmegaConf.to_object(compose("config", [*plain, *more]))
+
+
+def test_the_plan_names_the_runs_that_are_missing(report, outputs, monkeypatch, tmp_path):
     code, out, err = report(outputs, "table=table2", "plan=2.0")
     assert code == 0 and "out of reach with these 10 test identities" in out, err
     code, out, err = report(outputs, "table=table2", "plan=45")
@@ -143,8 +160,40 @@ def test_the_plan_names_the_runs_that_are_missing(report, outputs, fabricate, co
     needed = int(out.split("needs about ")[1].split(" pairs")[0])
     assert needed > 2 and command.startswith("python -m bdlf.train sweeps=table2 ")
     assert command.endswith(f" seed={','.join(str(seed) for seed in range(2, needed))}"), "seeds 0 and 1 are there"
-    assert f"{7 * (needed - 2)} runs are missing" in out
-    assert " image.height=384 " in command, "these runs have the schema's size, not that of the synthetic recipe"
+    assert f"{7 * (needed - 2)} runs are missing" in out and f" output={outputs} " in command
+    groups = {path.name.rpartition("-")[2] for path in Path(outputs).glob("synthetic/*")}
+    for name in VARIANTS.values():
+        assert run_hash(asked(words_of(command), f"variant={name}")) in groups, "the very runs that the table asks for"
+    monkeypatch.chdir(tmp_path)
+    assert " output=" not in report("outputs", "table=table2", "plan=45")[1], "the default place"
+
+
+def test_the_plan_starts_from_the_seeds_that_are_there(report, fabricate, configured, tmp_path):
+    for lr in (0.1, 0.03):
+        fabricate(configured(optimizer__lr=lr, seed=10))
+    fabricate(configured(optimizer__lr=0.1, seed=12))
+    code, out, err = report(str(tmp_path), "by=optimizer.lr", "plan=5")
+    commands = [line for line in out.splitlines() if "python -m" in line]
+    assert code == 0 and "1 runs are missing" in out and len(commands) == 1, err
+    assert commands[0].endswith(" seed=12") and " optimizer.lr=0.03 " in commands[0]
+
+
+def test_the_plan_keeps_what_the_runs_were_trained_and_scored_with(report, fabricate, configured, tmp_path):
+    root = tmp_path / "a tree, drawn"
+    root.mkdir()
+    (root / "synthetic.json").write_text("{}")
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"w")
+    changes = {"dataset__name": "regdb", "dataset__root": str(root), "backbone__weights": str(weights)}
+    changes |= {"selection": ["last_epoch", "validation"], "evaluation__holdout": 0.3, "loss__fkl__enabled": False}
+    rows = ({"flip": False, "mode": None, "dataset": "regdb-synthetic"},)
+    folders = [fabricate(configured(name, **changes), rows=rows) for name in ("baseline", "full")]
+    code, out, err = report(str(tmp_path), "table=table2", "plan=5")
+    (command,) = [line.strip() for line in out.splitlines() if "python -m" in line]
+    words = words_of(command)
+    assert code == 0 and "evaluation.flip=false" in words and "dataset.split=1" in words, err
+    hashes = {run_hash(asked(words, f"variant={name}")) for name in ("baseline", "full")}
+    assert hashes == {folder.parent.name.rpartition("-")[2] for folder in folders}
 
 
 def test_the_plan_of_a_table_by_keys_is_a_command_for_each_row(report, fabricate, configured, tmp_path):

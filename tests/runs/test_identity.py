@@ -15,10 +15,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf.active import components, flat, in_use, variant_name, with_components
-from bdlf.command import register
 from bdlf.config import Config, config_folder
 from bdlf.errors import InputError
+from bdlf.reporting.recorded import _blank, values_of
 from bdlf.runs import identity
+from bdlf.runs.folder import read_config
 from bdlf.runs.identity import dataset_id, run_group, run_hash, run_label, run_path, values_hash, with_facts
 
 GOLDEN = Path(__file__).with_name("golden_hashes.json")
@@ -28,7 +29,6 @@ VARIANTS = ("baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_sk
 
 @cache
 def _composed(*groups: str) -> Config:
-    register(Config, "config")
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
         return OmegaConf.to_object(compose("config", list(groups)))
 
@@ -64,7 +64,15 @@ SAME = [
     *("seed=3", "output=elsewhere", "devices=cpu", "threads=1", "tracker=none", "label=mine", "debug=true"),
     *("loss/fkl=on", "loss/detail=on", "dfe/stage=stage3", "dfe.blocks=6", "evaluation.batch=7", "evaluation.every=2"),
     *("data.cache_dir=x", "data.cache=host", "dataset.split=4", "dataset.root=/else", "variant=full", "dry_run=true"),
-    *("rerun=true", "sweep=x", "dataset.follow_links=true", "checkpoint.keep=3", "compile=default"),
+    *(
+        "rerun=true",
+        "sweep=x",
+        "objective=mean_rank1",
+        "from_run=y",
+        "dataset.follow_links=true",
+        "checkpoint.keep=3",
+        "compile=default",
+    ),
     *("dfe.recompute=true", "loss.skd.gamma=0.2", "evaluation.flip=false", "evaluation.feature=before_bn"),
     *("evaluation.direction=ir_to_vis", "evaluation.mode=all", "evaluation.holdout=0.5", "selection=best_on_test"),
     *("schedule.milestones=[8,11]", "schedule.milestones=[8,900]"),
@@ -100,7 +108,7 @@ def test_every_key_is_known_to_count_or_not_to_count():
     assert left_out == {
         *("dataset.root", "dataset.follow_links", "dataset.drawn", "backbone.weights_sha256", "dfe.recompute"),
         *("data.cache_dir", "data.cache", "selection", "compile", "devices", "threads", "seed", "variant", "label"),
-        *("output", "sweep", "dry_run", "rerun", "debug"),
+        *("output", "sweep", "objective", "from_run", "dry_run", "rerun", "debug"),
         *(key for key in left_out if key.startswith(("tracker.", "checkpoint."))),
         *(f"evaluation.{key}" for key in ("every", "batch", "flip", "feature", "mode", "shots", "direction")),
         *("evaluation.gallery", "evaluation.reading"),
@@ -130,6 +138,16 @@ def test_what_is_not_used_does_not_count():
     assert run_hash(composed("loss.skd.weight=0", "loss.orth.weight=0")) == run_hash(composed("variant=dfe_app"))
 
 
+def test_the_range_of_grey_values_counts_for_sets_of_files_and_its_default_changes_no_hash(monkeypatch):
+    for words in (["dataset=regdb"], ["dataset=regdb", "dataset.drawn=true"], ["dataset=synthetic"]):
+        hashes = [run_hash(composed(*words, f"image.range={one}")) for one in ("file", "set", "full")]
+        assert len(set(hashes)) == (3 if words == ["dataset=regdb"] else 1), "drawn images have 8 bits"
+        with monkeypatch.context() as patch:  # as before the key existed
+            used = {key: value for key, value in in_use(flat(composed(*words))).items() if key != "image.range"}
+            patch.setattr(identity, "in_use", lambda _, used=used: used)
+            assert run_hash(composed(*words)) == hashes[0]
+
+
 def test_held_out_identities_count_where_they_are_drawn():
     for dataset, draws in {"regdb": True, "llcm": True, "sysu": False}.items():
         for option in ("dataset.seed=1", "evaluation.holdout=0.5"):
@@ -151,6 +169,16 @@ def test_a_changed_default_of_the_schema_changes_the_hash_and_a_key_at_its_neutr
     assert values_hash({**values, "loss.ramp": 0.5}) == without, "as before the key existed"
     monkeypatch.setattr(identity, "in_use", in_use)
     assert len({without, values_hash({**values, "loss.ramp": 0.3}), values_hash({**values, "loss.ramp": 0.0})}) == 3
+
+
+def test_a_recorded_configuration_that_is_older_than_a_key_has_its_neutral_value(monkeypatch, tmp_path):
+    text = OmegaConf.to_yaml(OmegaConf.structured(composed())).replace("  mask_own_identity: false\n", "")
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.setitem(identity.NEUTRAL, "dfe.mask_own_identity", True)
+    _blank.cache_clear()
+    assert read_config(tmp_path / "config.yaml").dfe.mask_own_identity
+    assert values_of(yaml.safe_load(text), "x")["dfe.mask_own_identity"]
+    _blank.cache_clear()
 
 
 def test_whole_numbers_may_have_lost_their_point():

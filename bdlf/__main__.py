@@ -1,0 +1,42 @@
+"""The commands of the package, one line each."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import bdlf
+from bdlf.command_words import COMMANDS
+from bdlf.jobs import DONE, WRONG_INPUT
+from bdlf.screen import keep_going
+
+
+def main() -> None:
+    """List the commands. A word after `python -m bdlf` is taken for a command that is started otherwise."""
+    keep_going()
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        print(f"error: the command is python -m bdlf.{words[0]}, or bdlf-{words[0]}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    if words == ["--version"]:
+        print(bdlf.__version__)
+        sys.exit(DONE)
+    if words and set(words).isdisjoint({"--help", "-h"}):
+        print(f"error: '{words[0]}' is no command of bdlf; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    width = max(map(len, COMMANDS))
+    print(f"bdlf {bdlf.__version__}: {bdlf.__doc__}\n")
+    for name in COMMANDS:
+        print(f"  python -m bdlf.{name.ljust(width)}  {_first_line(name)}")
+    print("\nbdlf-NAME is the same as python -m bdlf.NAME, and each takes --help.")
+
+
+def _first_line(name: str) -> str:
+    """Of a command's module, which is read and not imported."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    main()
