@@ -32,7 +32,7 @@ from bdlf.command_words import (
     unknown_key,
     with_screen,
 )
-from bdlf.config import config_folder
+from bdlf.config import config_folder, schema_tree
 from bdlf.errors import HeldError, InputError, StorageError
 from bdlf.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT, announce, hand_to_launcher
 from bdlf.refused_words import refuse_hidden_configuration, refuse_sweep_over, refuse_without_effect
@@ -190,7 +190,7 @@ def _run_job(
 
     try:
         debug = debug or bool(composed.get("debug", False))  # may name what there is not, like every value
-        extra = sorted(set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(schema))))
+        extra = sorted(set(leaf_keys(composed)) - set(leaf_keys(schema_tree(schema))))
         if extra:  # +key=value passes Hydra
             raise InputError(unknown_key(extra[0], schema))
         if primary is not None:

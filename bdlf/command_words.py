@@ -17,6 +17,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import AnyNode, BooleanNode, DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
+from bdlf.config import schema_tree
 from bdlf.errors import InputError
 from bdlf.files import with_home
 from bdlf.jobs import DONE, FAILED, WRONG_INPUT
@@ -142,7 +143,7 @@ def with_screen(code: int) -> int:
 
 
 def _holds_text(key: str, schema: type) -> bool:
-    node: Any = OmegaConf.structured(schema)
+    node: Any = schema_tree(schema)
     for part in key.split("."):
         if not (OmegaConf.is_dict(node) and part in node):
             return False
@@ -240,7 +241,7 @@ def _unreadable(word: str, why: str, schema: type) -> str:
 
 def unknown_key(key: str, schema: type) -> str:
     """One line that names the key, the nearest known one, and those beside it."""
-    node: Any = OmegaConf.structured(schema)
+    node: Any = schema_tree(schema)
     known_path: list[str] = []
     for part in key.split("."):
         if not (OmegaConf.is_config(node) and part in node):
@@ -248,7 +249,7 @@ def unknown_key(key: str, schema: type) -> str:
         known_path.append(part)
         node = node._get_node(part)
     known = [".".join([*known_path, str(k)]) for k in node] if OmegaConf.is_dict(node) else []
-    everything = leaf_keys(OmegaConf.structured(schema))
+    everything = leaf_keys(schema_tree(schema))
     close = difflib.get_close_matches(key, [*everything, *known], n=1, cutoff=0.6)
     hint = f"; did you mean '{close[0]}'" if close else ""
     return f"unknown key '{key}'{hint}" + (f"; known here: {', '.join(known)}" if known else "")

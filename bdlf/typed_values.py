@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, StringNode
+from omegaconf import DictConfig, StringNode
+
+from bdlf.config import schema_tree
 
 
 def keep_typed(words: Iterable[str], schema: type) -> list[str]:
@@ -16,7 +18,7 @@ def keep_typed(words: Iterable[str], schema: type) -> list[str]:
     `label=7e5` becomes `label='7e5'`, and `label=true,x` becomes `label='true',x`. `null` still means null. A value
     that already has quotes, brackets or an interpolation is left to Hydra.
     """
-    texts = _text_keys(OmegaConf.structured(schema))
+    texts = _text_keys(schema_tree(schema))
     return [_kept(word, texts) for word in words]
 
 

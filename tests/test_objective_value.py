@@ -107,6 +107,7 @@ def test_an_unknown_name_stops_before_training(tiny_run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_optuna_optimises_the_figure_of_finished_runs_and_fails_failed_trials(tiny_run, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     code, _, err = tiny_run("optimizer.lr=0.01", "schedule.epochs=1")

@@ -215,6 +215,7 @@ def test_a_dry_run_of_another_launcher_lists_its_jobs_and_the_time(launched, tmp
     assert left == {"multirun/multirun.yaml"}, "but what Hydra leaves"
 
 
+@pytest.mark.slow
 def test_another_launcher_records_where_the_composed_configuration_says(launched, tmp_path):
     """An own file, `++` and a time decide it: words alone do not tell."""
     (tmp_path / "go").touch()

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 import wandb
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from wandb.proto import wandb_internal_pb2 as wandb_records
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
@@ -93,6 +94,7 @@ def fresh(monkeypatch):
         monkeypatch.delenv(name)
     wandb.teardown()
     monkeypatch.setattr(wandb_run, "_trials", {})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # of a sweep that an earlier test has run in this process
 
 
 def assert_is(folder: Path, run: dict, *, name: str = "", project: str = "bdlf") -> None:
@@ -389,6 +391,7 @@ def of_a_process(tiny, tmp_path, *words: str, **environment: str) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_a_job_in_a_terminal_never_asks_for_a_key(tiny, tmp_path):
     terminal, theirs = os.openpty()
     call = of_a_process(tiny, tmp_path, "-m", "seed=0", "schedule.epochs=1", WANDB_MODE="online")
