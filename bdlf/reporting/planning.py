@@ -17,7 +17,7 @@ from bdlf.active import can_decide, flat
 from bdlf.reporting.families import Values, as_typed
 from bdlf.reporting.intervals import Estimate
 from bdlf.reporting.parts import Part, repetitions
-from bdlf.reporting.power import Components, detectable, pooled, seeds_needed
+from bdlf.reporting.power import MOST_SEEDS, Components, detectable, pooled, seeds_needed
 
 EXAMPLE = 2.0
 """Points of mAP whose cost in seeds and hours stands under each table."""
@@ -63,7 +63,7 @@ def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iter
         components: Components = pooled(usable)
         enough = seeds_needed(components, points)
         if enough is None:
-            limit = detectable(components, 10_000)
+            limit = detectable(components, MOST_SEEDS)
             yield (
                 f"A difference of {points:g} points of mAP is out of reach with these {components.identities} test "
                 f"identities: no number of seeds shows less than {limit:.1f}. More test identities would help."
@@ -78,7 +78,8 @@ def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iter
         yield "  the runs are there."
         return
     seconds = part.runs.drop_duplicates("path")["train_seconds"].mean()
-    yield f"  {len(missing)} runs are missing, about {_hours(len(missing) * seconds)} at the speed of the runs here:"
+    many = "1 run is" if len(missing) == 1 else f"{len(missing)} runs are"
+    yield f"  {many} missing, about {_hours(len(missing) * seconds)} at the speed of the runs here:"
     yield from (f"  {command}" for command in commands(part, missing, splits))
 
 

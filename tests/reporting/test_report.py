@@ -174,7 +174,7 @@ def test_the_plan_starts_from_the_seeds_that_are_there(report, fabricate, config
     fabricate(configured(optimizer__lr=0.1, seed=12))
     code, out, err = report(str(tmp_path), "by=optimizer.lr", "plan=5")
     commands = [line for line in out.splitlines() if "python -m" in line]
-    assert code == 0 and "1 runs are missing" in out and len(commands) == 1, err
+    assert code == 0 and "  1 run is missing, about " in out and len(commands) == 1, err
     assert commands[0].endswith(" seed=12") and " optimizer.lr=0.03 " in commands[0]
 
 
