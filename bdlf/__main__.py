@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import bdlf
-from bdlf.command_words import COMMANDS
-from bdlf.jobs import DONE, WRONG_INPUT
-from bdlf.screen import keep_going
+from bdlf.commandline.jobs import DONE, WRONG_INPUT
+from bdlf.commandline.words import COMMANDS
+from bdlf.system.screen import keep_going
 
 
 def main() -> None:

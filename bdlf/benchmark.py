@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bdlf.command import run_command
+from bdlf.commandline.command import run_command
+from bdlf.commandline.jobs import DONE
 from bdlf.config import BenchmarkConfig
-from bdlf.errors import InputError
-from bdlf.jobs import DONE
-from bdlf.loading import load
-from bdlf.screen_table import print_table
+from bdlf.system.errors import InputError
+from bdlf.system.memory import load
+from bdlf.system.screen_table import print_table
 
 if TYPE_CHECKING:
     from bdlf.benchmarking.measure import Measurement
@@ -43,8 +43,8 @@ def benchmark(config: BenchmarkConfig) -> int:
 
     from bdlf import build
     from bdlf.benchmarking import step, suites
-    from bdlf.files import write_json
     from bdlf.runs.record import package_versions, source_state
+    from bdlf.system.files import write_json
 
     build.check_values(step.training(config))
     if config.threads is not None:

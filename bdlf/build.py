@@ -19,25 +19,26 @@ from bdlf.active import active_weights, flat
 from bdlf.config import Config, terms_in
 from bdlf.config import Dataset as DatasetConfig
 from bdlf.config import Optimizer as OptimizerConfig
+from bdlf.config.checks import check_sizes
 from bdlf.data import listing
 from bdlf.data.augment import Augmentation
-from bdlf.data.decoding import check_range
 from bdlf.data.holdout import hold_out, train_on_all
 from bdlf.data.images import Images, check_cache, choose_cache
-from bdlf.data.problems import STRICT, Problems
 from bdlf.data.sampler import IdentitySampler
 from bdlf.data.store import open_store
-from bdlf.data.synthetic_drawing import render
-from bdlf.errors import InputError
+from bdlf.data.synthetic.drawing import render
+from bdlf.datasets.decoding import check_range
+from bdlf.datasets.problems import STRICT, Problems
 from bdlf.evaluation import Setting, settings
-from bdlf.limits import check_sizes, require_memory
-from bdlf.memory import keep_freed_memory
-from bdlf.models import BDLF, EMBEDDED, Backbone, BegOptions, DetailOptions
-from bdlf.models.embeddings import Embeddings
+from bdlf.methods.bdlf import BDLF, EMBEDDED, BegOptions, DetailOptions
+from bdlf.networks.backbone import Backbone
+from bdlf.networks.embeddings import Embeddings
 from bdlf.objective import Objective
-from bdlf.processes import default_threads
 from bdlf.runs.identity import dataset_id
 from bdlf.runs.selection import VALIDATION, selection_rules
+from bdlf.system.errors import InputError
+from bdlf.system.memory import keep_freed_memory, require_memory
+from bdlf.system.processes import default_threads
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Recipe
 from bdlf.training.nonfinite import POLICIES

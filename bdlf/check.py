@@ -15,18 +15,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlf.command import run_command
+from bdlf.commandline.command import run_command
+from bdlf.commandline.jobs import DONE, FAILED
 from bdlf.config import CheckConfig, Source
-from bdlf.errors import InputError
-from bdlf.jobs import DONE, FAILED
-from bdlf.shown import printable
+from bdlf.system.errors import InputError
+from bdlf.system.wording import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bdlf.data.inspection import Tree
-    from bdlf.data.problems import Collected
-    from bdlf.data.published import Published
+    from bdlf.datasets.checking.inspection import Tree
+    from bdlf.datasets.checking.published import Published
+    from bdlf.datasets.problems import Collected
 
 DATASETS = ("sysu", "regdb", "llcm", "synthetic")
 
@@ -51,10 +51,11 @@ def inspect(dataset: Source, *, fast: bool) -> dict[str, Any]:
     `fingerprint` is None where the listing cannot be trusted, and for RegDB's ten splits together. Raises `InputError`
     for an absent root or a split that there is not.
     """
-    from bdlf.data import fingerprint, inspection, is_synthetic
-    from bdlf.data.mistakes import likely_mistake
-    from bdlf.data.problems import Collected
-    from bdlf.data.published import published, sizes_of
+    from bdlf.data import fingerprint, is_synthetic
+    from bdlf.datasets.checking import inspection
+    from bdlf.datasets.checking.mistakes import likely_mistake
+    from bdlf.datasets.checking.published import published, sizes_of
+    from bdlf.datasets.problems import Collected
 
     assert dataset.name is not None
     name = dataset.name
@@ -102,7 +103,7 @@ def inspect(dataset: Source, *, fast: bool) -> dict[str, Any]:
 def _read(dataset: Source, root: str | None, problems: Collected) -> dict[int | None, pd.DataFrame]:
     """The listing, or RegDB's of every split that is asked for, by split."""
     from bdlf.data import listing
-    from bdlf.data.regdb import SPLITS
+    from bdlf.datasets.regdb import SPLITS
 
     assert dataset.name is not None
     if dataset.name == "synthetic":
@@ -119,7 +120,7 @@ def _read(dataset: Source, root: str | None, problems: Collected) -> dict[int | 
 
 def _of_options(dataset: Source) -> Published:
     """What the synthetic set must hold: nothing published, but what its options say."""
-    from bdlf.data.published import Place, Published, Size
+    from bdlf.datasets.checking.published import Place, Published, Size
 
     options = dataset.dataset().synthetic
     identities = {"train": options.train_identities, "test": options.test_identities}
@@ -136,7 +137,7 @@ def _count_rows(
 ) -> list[dict[str, Any]]:
     """A row for every split, modality and camera that is on disk or expected; differences go to `problems`."""
     from bdlf.data.listing import MODALITIES, SPLITS
-    from bdlf.data.published import Size, compare, sizes_of
+    from bdlf.datasets.checking.published import Size, compare, sizes_of
 
     found = sizes_of(table)
     if expected is not None and len(table):
@@ -173,8 +174,8 @@ def _look_around(
     problems: Collected,
 ) -> None:
     """What the readers do not look at, less the images' pixels."""
-    from bdlf.data import inspection
-    from bdlf.data.sysu import PERMUTATIONS
+    from bdlf.datasets.checking import inspection
+    from bdlf.datasets.sysu import PERMUTATIONS
 
     unread = {finding.kind for finding in problems.findings} & {"missing list", "unreadable list", "empty list"}
     inspection.check_places(name, root, tree.sizes, problems)
@@ -198,8 +199,8 @@ def _protocol_rows(
 ) -> list[dict[str, Any]]:
     """Queries and gallery images of every mode and direction; SYSU-MM01's official galleries too, where they are."""
     from bdlf.data import is_synthetic
-    from bdlf.data.published import PROTOCOL_SIZES
-    from bdlf.data.sysu import PERMUTATIONS
+    from bdlf.datasets.checking.published import PROTOCOL_SIZES
+    from bdlf.datasets.sysu import PERMUTATIONS
     from bdlf.evaluation.protocols import choices, settings
 
     if table.empty:

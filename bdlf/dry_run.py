@@ -8,9 +8,9 @@ import torch
 
 from bdlf import build
 from bdlf.active import active_weights, flat
+from bdlf.commandline.jobs import announce, in_words
 from bdlf.config import Config
-from bdlf.jobs import announce, in_words
-from bdlf.models import gflops_per_image
+from bdlf.networks.cost import gflops_per_image
 from bdlf.parts import Parts
 from bdlf.runs.folder import RunFolder
 from bdlf.runs.speed import seconds_of

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdlf.command import run_command
+from bdlf.commandline.command import run_command
+from bdlf.commandline.jobs import DONE
 from bdlf.config import Dataset, EvaluateConfig
-from bdlf.errors import InputError
-from bdlf.jobs import DONE
-from bdlf.loading import load
+from bdlf.system.errors import InputError
+from bdlf.system.memory import load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _score_run(config: EvaluateConfig) -> None:
-    load("bdlf.scoring")
+    load("bdlf.training.scoring")
     import numpy as np
 
     from bdlf import build
@@ -89,7 +89,7 @@ def _score_run(config: EvaluateConfig) -> None:
     from bdlf.evaluation.features_file import write_features
     from bdlf.runs.folder import RunFolder, read_config
     from bdlf.runs.selection import LAST, UNFINISHED, selection_rules
-    from bdlf.scoring import build_run_models, load_weights, score_models
+    from bdlf.training.scoring import build_run_models, load_weights, score_models
 
     assert config.run is not None
     folder = RunFolder(Path(config.run))
@@ -161,7 +161,7 @@ _NO_PROTOCOL = ("batch", "every", "holdout")
 
 
 def _score_features(config: EvaluateConfig) -> None:
-    load("bdlf.scoring")
+    load("bdlf.training.scoring")
     from bdlf import build
     from bdlf.data import fingerprint
     from bdlf.evaluation import score, settings
@@ -213,9 +213,9 @@ def _look_at_the_rest(source: Dataset, table: pd.DataFrame) -> tuple[str | None,
     """
     from bdlf import build
     from bdlf.data import fingerprint
-    from bdlf.data.problems import Collected
-    from bdlf.data.published import quick_findings
-    from bdlf.data.tree import file_stats
+    from bdlf.datasets.checking.published import quick_findings
+    from bdlf.datasets.problems import Collected
+    from bdlf.datasets.tree import file_stats
     from bdlf.runs.logs import warn_of
 
     problems = Collected()

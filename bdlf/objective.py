@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bdlf.errors import InputError
 from bdlf.losses import (
     correlation,
     detail_correlation,
@@ -26,7 +25,8 @@ from bdlf.losses import (
     triplet,
 )
 from bdlf.losses.precision import widen
-from bdlf.models.embeddings import Embeddings
+from bdlf.networks.embeddings import Embeddings
+from bdlf.system.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bdlf.errors import InputError
-from bdlf.files import with_home
-from bdlf.jobs import DONE, FAILED, STOPPED, WRONG_INPUT
+from bdlf.commandline.jobs import DONE, FAILED, STOPPED, WRONG_INPUT
 from bdlf.reporting.options import HELP, NAMES, Options, parse
-from bdlf.screen import keep_going, unwritten
+from bdlf.system.errors import InputError
+from bdlf.system.files import with_home
+from bdlf.system.screen import keep_going, unwritten
 
 if TYPE_CHECKING:
     from bdlf.reporting.block import Block
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 def report(options: Options) -> int:
     """Returns the exit code: 1 where something was left out."""
-    from bdlf.files import write_text
     from bdlf.reporting.gather import gather
+    from bdlf.system.files import write_text
 
     tables = _tables(options)
     gathered = gather(options.folders)
@@ -98,9 +98,9 @@ def _blocks(gathered: Gathered, table: Table, options: Options) -> list[Block]:
 
 
 def _write(name: str, blocks: list[Block], form: str, out: Path | None) -> None:
-    from bdlf.files import write_atomically, write_text
     from bdlf.reporting.figure import figure4
     from bdlf.reporting.render import rendered
+    from bdlf.system.files import write_atomically, write_text
 
     text = rendered(blocks, form)
     if out is None:

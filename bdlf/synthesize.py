@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import logging
 
-from bdlf.command import run_command
+from bdlf.commandline.command import run_command
+from bdlf.commandline.jobs import DONE
 from bdlf.config import SynthesizeConfig
-from bdlf.jobs import DONE
 
 log = logging.getLogger("bdlf")
 
 
 def synthesize(config: SynthesizeConfig) -> int:
     """Returns the exit code."""
-    from bdlf.data.synthetic_layouts import write_layout
+    from bdlf.data.synthetic.layouts import write_layout
     from bdlf.runs.logs import show_on_screen
 
     show_on_screen()

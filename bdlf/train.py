@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from bdlf.command import run_command
+from bdlf.commandline.command import run_command
+from bdlf.commandline.interruption import Interrupted, Interruption
+from bdlf.commandline.jobs import DONE, INTERRUPTED, announce
 from bdlf.config import Config
-from bdlf.errors import InputError
-from bdlf.interruption import Interrupted, Interruption
-from bdlf.jobs import DONE, INTERRUPTED, announce
-from bdlf.loading import load
-from bdlf.locks import held
+from bdlf.system.errors import InputError
+from bdlf.system.locks import held
+from bdlf.system.memory import load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +49,12 @@ def train(config: Config) -> int:
 
 
 def _train(config: Config, stop: Interruption) -> int:
-    load("bdlf.scoring")
+    load("bdlf.training.scoring")
     from bdlf import build
     from bdlf.data import fingerprint
-    from bdlf.data.published import quick_findings
+    from bdlf.datasets.checking.published import quick_findings
     from bdlf.dry_run import describe
-    from bdlf.objective_value import check_objective, objective_value
     from bdlf.parts import Parts
-    from bdlf.rescoring import add_missing_rows, missing_rows, show_asked
     from bdlf.runs.folder import RunFolder
     from bdlf.runs.identity import run_id, run_path, with_facts
     from bdlf.runs.logs import log_to, warn_of
@@ -64,6 +62,8 @@ def _train(config: Config, stop: Interruption) -> int:
     from bdlf.runs.table import show_result
     from bdlf.runs.tracker import answer_agent
     from bdlf.runs.wandb_run import wandb_mode
+    from bdlf.scoring.missing_rows import add_missing_rows, missing_rows, show_asked
+    from bdlf.scoring.objective_value import check_objective, objective_value
     from bdlf.training.checkpoint import has_checkpoint
 
     selection_rules(config.selection)  # refuses what is no rule before anything else is looked at
@@ -152,7 +152,7 @@ def _train(config: Config, stop: Interruption) -> int:
 
 def _remove_what_is_left(folder: RunFolder, result: dict[str, Any]) -> None:
     """What a process left that was killed after it wrote the result; for who holds the lock."""
-    from bdlf.runs.selected import SelectedWeights
+    from bdlf.training.selected import SelectedWeights
 
     epochs = {rule: chosen["epoch"] for rule, chosen in result["chosen"].items()}
     SelectedWeights(folder, list(epochs), generations=1).finish(epochs)
@@ -165,18 +165,18 @@ def _run(
     import numpy as np
 
     from bdlf import build
-    from bdlf.files import write_text
-    from bdlf.models import gflops_per_image
-    from bdlf.rescoring import require_same_scoring
+    from bdlf.networks.cost import gflops_per_image
     from bdlf.runs.card import flat_rows, summary
     from bdlf.runs.metrics_log import MetricsLog
     from bdlf.runs.record import source_state, training_columns, write_per_query, write_result
     from bdlf.runs.tracker import start_tracker
-    from bdlf.scoring import Scorer
+    from bdlf.scoring.missing_rows import require_same_scoring
+    from bdlf.system.files import write_text
     from bdlf.training.checkpoint import load_newest
     from bdlf.training.ema import Averaged
     from bdlf.training.loop import Progress, fit
     from bdlf.training.saving import Saver
+    from bdlf.training.scoring import Scorer
 
     # Parts
     fabric, table, network = parts.fabric, parts.table, parts.network
@@ -310,7 +310,7 @@ def _peak_memory_gib(device: Any) -> float:
 
 def main() -> None:
     """The command."""
-    run_command("config", Config, train, __doc__ or "", preload=lambda: load("bdlf.scoring"))
+    run_command("config", Config, train, __doc__ or "", preload=lambda: load("bdlf.training.scoring"))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    ["bdlf.losses", "bdlf.models", "bdlf.objective", "bdlf.evaluation", "bdlf.data"], "beartype.beartype"
+    ["bdlf.losses", "bdlf.networks", "bdlf.methods", "bdlf.objective", "bdlf.evaluation", "bdlf.data", "bdlf.datasets"],
+    "beartype.beartype",
 )
 
-from bdlf.command import run_command  # noqa: E402
+from bdlf.commandline.command import run_command  # noqa: E402
 from bdlf.config import BenchmarkConfig, CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
-from bdlf.data.synthetic_layouts import LAYOUTS, write_layout  # noqa: E402
+from bdlf.data.synthetic.layouts import LAYOUTS, write_layout  # noqa: E402
 
 torch.set_num_threads(1)  # tensors here are small: a second thread only waits
 

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from bdlf import build
 from bdlf.config import Config, config_folder
 from bdlf.data import images
-from bdlf.errors import InputError
-from bdlf.models import BDLF, Backbone
+from bdlf.methods.bdlf import BDLF
+from bdlf.networks.backbone import Backbone
+from bdlf.system.errors import InputError
 
 
 def composed(*overrides: str) -> Config:

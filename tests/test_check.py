@@ -12,10 +12,10 @@ import pytest
 import bdlf.check
 from bdlf.config import Source
 from bdlf.data import fingerprint, listing
-from bdlf.data.mistakes import likely_mistake
-from bdlf.data.problems import Finding
-from bdlf.data.published import PUBLISHED, Size
-from bdlf.data.synthetic_layouts import LAYOUTS
+from bdlf.data.synthetic.layouts import LAYOUTS
+from bdlf.datasets.checking.mistakes import likely_mistake
+from bdlf.datasets.checking.published import PUBLISHED, Size
+from bdlf.datasets.problems import Finding
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bdlf.data import listing
-from bdlf.data.synthetic_layouts import write_layout
+from bdlf.data.synthetic.layouts import write_layout
 
 SCORED = {
     "sysu": [("ir_to_vis", "all", 1, "agw", None, 10), ("ir_to_vis", "indoor", 1, "agw", None, 10)],

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bdlf import losses
 from bdlf.active import DISTILLATION, TERM_OPTIONS, needs_detail, needs_fusion, needs_projection
-from bdlf.errors import InputError
-from bdlf.models.embeddings import Embeddings
+from bdlf.networks.embeddings import Embeddings
 from bdlf.objective import TERMS, Objective, correlations, require_pairs
+from bdlf.system.errors import InputError
 
 PAIRS, WIDTH, IDS = 6, 10, 4
 LABELS = torch.tensor([0, 0, 1, 1, 3, 3]).repeat(2)

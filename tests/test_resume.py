@@ -12,9 +12,9 @@ import torch
 
 from bdlf import build
 from bdlf.runs import identity
-from bdlf.scoring import Scorer
 from bdlf.training import loop
 from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
+from bdlf.training.scoring import Scorer
 
 TIMES = ["images_per_second", "seconds", "memory_gib"]
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_run, monkeypatch, folder_of
 
 
 def test_what_scoring_breaks_is_scored_on_the_next_call(tiny_run, monkeypatch, folder_of):
-    from bdlf import scoring
+    from bdlf.training import scoring
 
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "score_models", lambda *_, **__: (_ for _ in ()).throw(MemoryError("too little")))

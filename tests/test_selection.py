@@ -12,14 +12,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bdlf import scoring
 from bdlf.config import Checkpoint, Config, Schedule, config_folder
 from bdlf.evaluation import Choice
 from bdlf.runs import selected
 from bdlf.runs.folder import RunFolder
 from bdlf.runs.identity import run_hash
 from bdlf.runs.metrics_log import MetricsLog
-from bdlf.training import saving
+from bdlf.training import saving, scoring
 from bdlf.training.checkpoint import has_checkpoint, load_checkpoint, load_newest
 from bdlf.training.loop import Progress
 
@@ -63,7 +62,7 @@ def test_three_ways_to_choose_an_epoch_stand_side_by_side(tiny_run, evaluated, f
     "killed",
     [
         "bdlf.runs.tracker.Tracker.epoch",
-        "bdlf.runs.selected.SelectedWeights.keep",
+        "bdlf.training.selected.SelectedWeights.keep",
         "bdlf.runs.metrics_log.MetricsLog.amend",
     ],
 )

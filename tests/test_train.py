@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from bdlf import build, train
-from bdlf.locks import held
 from bdlf.objective import Objective
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import run_id
+from bdlf.system.locks import held
 from bdlf.training.checkpoint import load_checkpoint
 
 KEYS = [

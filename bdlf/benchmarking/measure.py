@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bdlf.memory import give_back_freed_memory
+from bdlf.system.memory import give_back_freed_memory
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from bdlf.benchmarking.measure import Measurement, matrix_product_gflops, measur
 from bdlf.config import BenchmarkConfig, Checkpoint, Config
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
-from bdlf.models import gflops_per_image
+from bdlf.networks.cost import gflops_per_image
 from bdlf.training.checkpoint import save_checkpoint
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Progress, fit

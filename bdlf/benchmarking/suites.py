@@ -133,7 +133,9 @@ def startup_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Mea
     cpu = torch.device("cpu")
 
     def imports() -> None:
-        subprocess.run([sys.executable, "-c", "from bdlf.loading import load; load('bdlf.scoring')"], check=True)
+        subprocess.run(
+            [sys.executable, "-c", "from bdlf.system.memory import load; load('bdlf.training.scoring')"], check=True
+        )
 
     yield measure("startup", "imports, in a new process", imports, repeats=config.repeats, device=cpu)
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 def train_on_all(listing: pd.DataFrame) -> pd.DataFrame:

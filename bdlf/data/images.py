@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from bdlf.errors import InputError
-from bdlf.memory import available_memory
+from bdlf.system.errors import InputError
+from bdlf.system.memory import available_memory
 
 log = logging.getLogger("bdlf")
 

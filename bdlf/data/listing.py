@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bdlf.data.links import refuse_links_out
-from bdlf.data.llcm import read_llcm
-from bdlf.data.problems import STRICT, Problems
-from bdlf.data.regdb import read_regdb
-from bdlf.data.sysu import read_sysu
-from bdlf.data.tree import Row, file_stats
-from bdlf.errors import InputError
+from bdlf.datasets.links import refuse_links_out
+from bdlf.datasets.llcm import read_llcm
+from bdlf.datasets.problems import STRICT, Problems
+from bdlf.datasets.regdb import read_regdb
+from bdlf.datasets.sysu import read_sysu
+from bdlf.datasets.tree import Row, file_stats
+from bdlf.system.errors import InputError
 
 DATASETS = ("sysu", "regdb", "llcm", "synthetic")
 COLUMNS = ("path", "pid", "camid", "modality", "split")
@@ -60,7 +60,7 @@ def listing(
     if unknown := set(splits or ()) - set(known):
         raise InputError(f"{name} has no split {min(unknown)!r}: choose of {', '.join(known)}")
     if name == "synthetic":
-        from bdlf.data.synthetic_factors import synthetic_listing
+        from bdlf.data.synthetic.factors import synthetic_listing
 
         table = synthetic_listing(**(synthetic or {}))
         table = table[table["split"].isin(wanted)].reset_index(drop=True)
@@ -139,7 +139,7 @@ def fingerprint(table: pd.DataFrame, root: str | Path | None) -> str:
     file is absent.
     """
     if table.attrs["name"] == "synthetic":
-        from bdlf.data.synthetic_drawing import drawing_stamp
+        from bdlf.data.synthetic.drawing import drawing_stamp
 
         return hashlib.sha256(f"{content_hash(table)} {drawing_stamp()}".encode()).hexdigest()
     if root is None:

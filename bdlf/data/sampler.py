@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from numpy import ndarray
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 class IdentitySampler:

@@ -21,13 +21,13 @@ from numpy import ndarray
 from PIL import Image
 from tqdm import tqdm
 
-from bdlf.data.decoding import FORMATS, WIDE, BadImageError, Span, check_range, grey_values, read_image, to_rgb
 from bdlf.data.listing import content_hash
-from bdlf.data.marks import mark, marked_findings
-from bdlf.data.tree import file_stats
-from bdlf.errors import InputError, StorageError
-from bdlf.files import remove_leftovers
-from bdlf.locks import held
+from bdlf.datasets.decoding import FORMATS, WIDE, BadImageError, Span, check_range, grey_values, read_image, to_rgb
+from bdlf.datasets.marks import mark, marked_findings
+from bdlf.datasets.tree import file_stats
+from bdlf.system.errors import InputError, StorageError
+from bdlf.system.files import remove_leftovers
+from bdlf.system.locks import held
 
 VERSION = 2
 """Of what a cache file holds: raise it when decoding, resizing or the file's form changes."""
@@ -53,8 +53,8 @@ def open_store(
 ) -> UInt8[np.memmap, "rows {height} {width} 3"]:
     """The images of `listing`, row by row, as a read-only uint8 array (N, height, width, 3), RGB.
 
-    Files are decoded by the rules of `bdlf.data.decoding` (`value_range` is `image.range`, for grey values of more than
-    8 bits) and resized with LANCZOS [lineage]; a listing without files (`root` is None) is drawn by
+    Files are decoded by the rules of `bdlf.datasets.decoding` (`value_range` is `image.range`, for grey values of more
+    than 8 bits) and resized with LANCZOS [lineage]; a listing without files (`root` is None) is drawn by
     `render(rows, height, width)`. The array is kept as a .npy file in `cache_dir`, under a key of the dataset's name,
     the listed paths, sizes and times of change, height, width, filter and `value_range` (without files: of all columns
     and of a few rendered rows), so a changed file means a new cache. Behind the array lie a byte of marks for every

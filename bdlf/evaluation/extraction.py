@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bdlf.data.augment import normalize
 from bdlf.data.images import Images
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 @torch.inference_mode()

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from bdlf.errors import InputError
-from bdlf.files import write_atomically
-from bdlf.limits import require_memory
+from bdlf.system.errors import InputError
+from bdlf.system.files import write_atomically
+from bdlf.system.memory import require_memory
 
 ARRAYS = ("features", "pids", "camids", "modalities", "paths")
 _NAMED = 3  # rows that a message names

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 PROTOCOLS = ("sysu", "regdb", "llcm")
 _HIDDEN = -np.inf

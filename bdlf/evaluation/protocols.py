@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from bdlf.data.problems import STRICT
-from bdlf.data.sysu import PERMUTATIONS, read_permutations
-from bdlf.errors import InputError
-from bdlf.naming import protocol_name
+from bdlf.datasets.naming import protocol_name
+from bdlf.datasets.problems import STRICT
+from bdlf.datasets.sysu import PERMUTATIONS, read_permutations
+from bdlf.system.errors import InputError
 
 Trial = tuple[np.ndarray, np.ndarray]
 """Rows of the queries and of the gallery in the listing, each ascending: the listing's order decides between equals."""

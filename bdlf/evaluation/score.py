@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from bdlf.errors import InputError
 from bdlf.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from bdlf.evaluation.protocols import Setting
+from bdlf.system.errors import InputError
 
 _NAMED = 5  # images that a message names
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from bdlf.errors import InputError
 from bdlf.losses.precision import full_precision
+from bdlf.system.errors import InputError
 
 NORM_FLOOR = 1e-6
 """Norms are clamped here before they divide: a constant row correlates 0 with everything."""

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from bdlf.errors import InputError
 from bdlf.losses.correlation import NORM_FLOOR
 from bdlf.losses.precision import full_precision
+from bdlf.system.errors import InputError
 
 
 @full_precision

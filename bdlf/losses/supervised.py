@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bdlf.errors import InputError
 from bdlf.losses.precision import full_precision
+from bdlf.system.errors import InputError
 
 
 @full_precision

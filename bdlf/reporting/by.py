@@ -9,9 +9,9 @@ from typing import Any
 
 from bdlf.active import LOSS_GROUPS, active_weights, can_decide, components, flat, in_use, variant_name, with_components
 from bdlf.config import Config
-from bdlf.errors import InputError
 from bdlf.reporting.families import Asked, Family, Table, Values, as_typed, in_common
 from bdlf.runs.identity import values_hash
+from bdlf.system.errors import InputError
 
 VARIANT = "variant"
 """A key that stands for what Table 2 switches, by the names of its rows, whatever a run was called."""

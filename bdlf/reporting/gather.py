@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 
 from bdlf.active import components, in_use, variant_name
-from bdlf.errors import InputError
 from bdlf.reporting.recorded import read_values, values_of
 from bdlf.runs.card import COSTS, ROWS, flat_rows
 from bdlf.runs.identity import dataset_name, values_hash
 from bdlf.runs.record import FIGURES, read_result
 from bdlf.runs.selection import RULES
+from bdlf.system.errors import InputError
 
 PROTOCOL = ["dataset", "mode", "shots", "direction", "gallery", "reading", "similarity", "feature", "flip"]
 """What of the card says how a row was scored."""

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import stdtr, stdtrit
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 class Interval(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 NAMES = ("table1", "table2", "table3", "figure4")
 FORMATS = ("md", "csv", "tex", "html")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from bdlf.errors import InputError
 from bdlf.reporting.intervals import Estimate
+from bdlf.system.errors import InputError
 
 MOST_SEEDS = 10_000
 """`seeds_needed` looks no further."""

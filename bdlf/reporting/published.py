@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bdlf.naming import protocol_name
+from bdlf.datasets.naming import protocol_name
 
 SAME = "the same"
 """`paper_protocol` where everything that is known of the paper's protocol holds for ours."""

@@ -13,8 +13,8 @@ import yaml
 
 from bdlf.active import flat
 from bdlf.config import Config
-from bdlf.errors import InputError
 from bdlf.runs.identity import NEUTRAL
+from bdlf.system.errors import InputError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SEED = re.compile(r"^seed: (\d+)$", re.MULTILINE)

@@ -13,11 +13,11 @@ import pandas as pd
 
 from bdlf.active import flat
 from bdlf.config import Config
-from bdlf.data.regdb import SPLITS
-from bdlf.errors import InputError
+from bdlf.datasets.regdb import SPLITS
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import values_hash
 from bdlf.runs.record import FIGURES, protocol, read_result
+from bdlf.system.errors import InputError
 
 log = logging.getLogger(__name__)
 

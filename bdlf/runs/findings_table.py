@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from bdlf.data.listing import MODALITIES
-from bdlf.screen_table import print_table
+from bdlf.system.screen_table import print_table
 
 _SHOWN = 5  # examples of each kind
 

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bdlf.config import Config
-from bdlf.errors import InputError
-from bdlf.files import remove_leftovers
 from bdlf.runs.identity import NEUTRAL
 from bdlf.runs.record import read_result, source_state
 from bdlf.runs.selection import LAST
+from bdlf.system.errors import InputError
+from bdlf.system.files import remove_leftovers
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from bdlf.active import components, flat, in_use, variant_name
 from bdlf.config import Config, Dataset
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 NEUTRAL: dict[str, Any] = {"image.range": "file"}
 """Keys that were added after the first hashes, each with the value that leaves a run as it was before the key existed.

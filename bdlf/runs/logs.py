@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bdlf.errors import StorageError
+from bdlf.system.errors import StorageError
 
 _ROOT = logging.getLogger("bdlf")
 _SHOWN = 5

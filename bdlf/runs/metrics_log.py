@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bdlf.errors import InputError
-from bdlf.files import write_text
+from bdlf.system.errors import InputError
+from bdlf.system.files import write_text
 
 
 class MetricsLog:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bdlf.errors import InputError
-from bdlf.files import read_json, write_atomically, write_json
-from bdlf.naming import protocol_name
+from bdlf.datasets.naming import protocol_name
+from bdlf.system.errors import InputError
+from bdlf.system.files import read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from bdlf.evaluation import Choice, Scores, Setting

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 LAST, VALIDATION, BEST_ON_TEST = "last_epoch", "validation", "best_on_test"
 RULES = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from bdlf.errors import InputError
 from bdlf.runs.record import read_result
+from bdlf.system.errors import InputError
 
 _SIDE = 1024  # of the matrices of the measurement
 _SHARE = 0.4  # of the matrix product's rate that training reaches, where no run says

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from bdlf.runs.card import common_lines
 from bdlf.runs.record import FIGURES, protocol
-from bdlf.screen import encodable
-from bdlf.screen_table import print_table
+from bdlf.system.screen import encodable
+from bdlf.system.screen_table import print_table
 
 
 def show_result(result: dict[str, Any], *, rows: Collection[int] | None = None) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from bdlf.active import components, flat, in_use, variant_name
 from bdlf.config import Config
-from bdlf.errors import InputError
-from bdlf.files import write_text
 from bdlf.runs.identity import run_group
+from bdlf.system.errors import InputError
+from bdlf.system.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from bdlf.errors import InputError
-from bdlf.files import write_atomically, write_text
+from bdlf.system.errors import InputError
+from bdlf.system.files import write_atomically, write_text
 
 SCHEMA = 2
 log = logging.getLogger("bdlf")

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 class Averaged(nn.Module):

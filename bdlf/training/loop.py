@@ -18,7 +18,7 @@ from bdlf.data.augment import Augmentation
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.objective import Objective, require_pairs
-from bdlf.processes import Starvation
+from bdlf.system.processes import Starvation
 from bdlf.training.ema import Averaged
 from bdlf.training.nonfinite import IN_A_ROW, NonFiniteError
 from bdlf.training.schedule import rate_factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 def rate_factor(epoch: int, *, warmup_epochs: int, milestones: Sequence[int]) -> float:

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest, chisquare, ks_2samp
 
 from bdlf.data.augment import FILL, MEAN, STD, Augmentation, Draws, normalize
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 SIZES = [(64, 32), (384, 144)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from bdlf.data import listing
 from bdlf.data.holdout import hold_out, train_on_all
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 @pytest.fixture(scope="module")

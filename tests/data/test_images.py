@@ -11,7 +11,7 @@ import torch
 
 from bdlf.data import images
 from bdlf.data.images import Images, choose_cache
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 PLACES = ["device", "host", "disk"]
 ROWS = [np.array([4, 0, 4, 6]), np.array([], dtype=np.int64), np.array([5]), np.arange(7)[::-1]]

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import chisquare
 
 from bdlf.data.sampler import IdentitySampler
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 
 def uneven(seed=0):

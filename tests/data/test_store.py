@@ -11,7 +11,7 @@ from PIL import Image
 
 from bdlf.data import store
 from bdlf.data.store import open_store
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 NAMES = ["a/rgb.jpg", "a/gray.png", "b/palette.png", "b/alpha.PNG", "b/exact.bmp"]
 

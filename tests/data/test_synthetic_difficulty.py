@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf.data.synthetic_drawing import render
-from bdlf.data.synthetic_factors import FACTOR_KINDS, synthetic_listing
+from bdlf.data.synthetic.drawing import render
+from bdlf.data.synthetic.factors import FACTOR_KINDS, synthetic_listing
 
 IDENTITIES = 64
 CHANCE = 1 / IDENTITIES

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf.data import synthetic_drawing, synthetic_person
-from bdlf.data.synthetic_canvas import Canvas
-from bdlf.data.synthetic_drawing import contact_sheet, drawing_stamp, render
-from bdlf.data.synthetic_factors import FACTOR_KINDS, SHARED_CLASSES, synthetic_listing
-from bdlf.data.synthetic_person import Person
-from bdlf.errors import InputError
+from bdlf.data.synthetic import drawing as synthetic_drawing
+from bdlf.data.synthetic import person as synthetic_person
+from bdlf.data.synthetic.canvas import Canvas
+from bdlf.data.synthetic.drawing import contact_sheet, drawing_stamp, render
+from bdlf.data.synthetic.factors import FACTOR_KINDS, SHARED_CLASSES, synthetic_listing
+from bdlf.data.synthetic.person import Person
+from bdlf.system.errors import InputError
 
 HEIGHT, WIDTH = 64, 32
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf.data.synthetic_factors import (
+from bdlf.data.synthetic.factors import (
     FACTOR_KINDS,
     POOLS,
     SHARED_CLASSES,
@@ -14,7 +14,7 @@ from bdlf.data.synthetic_factors import (
     factor_columns,
     synthetic_listing,
 )
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 
 OF_IDENTITY = [name for name, kind in FACTOR_KINDS.items() if kind != "nuisance"]
 NUISANCE = [name for name, kind in FACTOR_KINDS.items() if kind == "nuisance"]

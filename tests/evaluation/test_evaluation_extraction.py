@@ -8,8 +8,8 @@ import torch
 
 from bdlf.data.augment import normalize
 from bdlf.data.images import Images
-from bdlf.errors import InputError
 from bdlf.evaluation import extract
+from bdlf.system.errors import InputError
 
 STORE = np.random.default_rng(0).integers(0, 256, size=(9, 4, 3, 3), dtype=np.uint8)
 IMAGES = Images(STORE, "cpu")

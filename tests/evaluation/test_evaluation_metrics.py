@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from bdlf.errors import InputError
 from bdlf.evaluation import RetrievalMetrics, retrieval_metrics
 from bdlf.evaluation import metrics as module
+from bdlf.system.errors import InputError
 
 PROTOCOLS = ("sysu", "regdb", "llcm")
 

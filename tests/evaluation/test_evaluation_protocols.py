@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from bdlf.errors import InputError
 from bdlf.evaluation import Choice, choices, retrieval_metrics, settings
+from bdlf.system.errors import InputError
 
 SYSU_FOLDERS = {  # (camera, identity): images; identity 40 is nowhere in cameras 1 and 2, 6 not in camera 4
     (1, 6): 12, (2, 6): 11, (5, 6): 13, (3, 6): 3, (6, 6): 2,

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf.errors import InputError
 from bdlf.evaluation import retrieval_metrics, score, settings
+from bdlf.system.errors import InputError
 
 FIGURES = ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
 

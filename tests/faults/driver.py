@@ -23,12 +23,12 @@ import torch
 from disk import Disk
 from omegaconf import DictConfig
 
-from bdlf import parts, scoring, train
-from bdlf.command import _run_job
+from bdlf import parts, train
+from bdlf.commandline.command import _run_job
 from bdlf.config import Config, config_folder
 from bdlf.data import store
 from bdlf.runs import metrics_log, record, selected, table, tracker
-from bdlf.training import ema, loop, saving
+from bdlf.training import ema, loop, saving, scoring
 
 PHASES = [
     ("elsewhere", None, ""),

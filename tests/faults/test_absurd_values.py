@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from bdlf.command import _run_job
+from bdlf.commandline.command import _run_job
 from bdlf.config import Config, config_folder
 from bdlf.train import train
 

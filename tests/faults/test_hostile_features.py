@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from bdlf.data import listing
-from bdlf.errors import InputError
 from bdlf.evaluation import features_file
 from bdlf.evaluation.features_file import read_features
+from bdlf.system.errors import InputError
 
 TABLE = listing(
     "synthetic", None, synthetic={"seed": 0, "train_identities": 2, "test_identities": 4, "images_per_identity": 2}

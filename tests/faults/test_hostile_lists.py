@@ -14,8 +14,8 @@ import pytest
 from bdlf.check import inspect
 from bdlf.config import Source
 from bdlf.data import listing
-from bdlf.data.published import published
-from bdlf.errors import InputError
+from bdlf.datasets.checking.published import published
+from bdlf.system.errors import InputError
 
 
 def replaced(name: str, content: str | bytes) -> Callable[[Path], str]:

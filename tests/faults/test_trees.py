@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from bdlf.check import check
-from bdlf.command import _run_job
+from bdlf.commandline.command import _run_job
 from bdlf.config import CheckConfig, Config, config_folder
 from bdlf.train import train
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.autograd import grad, gradcheck
 
-from bdlf.errors import InputError
 from bdlf.losses import distillation, feature_relation, fused_distillation, mutual_distillation
+from bdlf.system.errors import InputError
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

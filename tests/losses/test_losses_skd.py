@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.autograd import grad, gradcheck
 
-from bdlf.errors import InputError
 from bdlf.losses import correlation, specific_shared, specific_shared_from_correlations
+from bdlf.system.errors import InputError
 
 BASES = [-1.0, -0.3, 0.0, 0.05, 0.1, 0.5, 0.9, 1.0]
 DETAILS = [-1.0, 0.0, 0.01, 0.3, 0.999, 1 - 1e-6, 1.0, 1 + 1e-7]

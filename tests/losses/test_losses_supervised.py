@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from bdlf.errors import InputError
 from bdlf.losses import identity, triplet
+from bdlf.system.errors import InputError
 
 LABELS = torch.tensor([3, 1, 3, 0, 1, 3, 0])
 

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from bdlf.active import LOSS_GROUPS
 from bdlf.config import Config
-from bdlf.files import write_atomically, write_json, write_text
 from bdlf.reporting.families import VARIANTS
 from bdlf.runs.identity import run_id, run_path, with_facts
 from bdlf.runs.record import SCHEMA
+from bdlf.system.files import write_atomically, write_json, write_text
 
 QUERIES = 40
 PIDS = np.repeat(np.arange(10), 4)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bdlf.errors import InputError
 from bdlf.reporting.by import by_table
 from bdlf.reporting.gather import gather
 from bdlf.reporting.tables import blocks_of
+from bdlf.system.errors import InputError
 
 
 def tables(tmp_path, *keys: str, reference: str | None = None, least: int = 1) -> list[dict[str, str]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bdlf.errors import InputError
 from bdlf.reporting.families import TABLES
 from bdlf.reporting.gather import gather
 from bdlf.reporting.tables import blocks_of
+from bdlf.system.errors import InputError
 
 
 def test_the_group_is_the_configuration_less_seed_and_split(fabricate, configured, tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdlf.errors import InputError
 from bdlf.reporting import difference_interval
 from bdlf.reporting.intervals import estimate, holm, query_values
+from bdlf.system.errors import InputError
 
 
 def draw(random, deviations, runs, pids):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdlf.errors import InputError
 from bdlf.reporting.intervals import Estimate, estimate
 from bdlf.reporting.power import MOST_SEEDS, Components, detectable, pooled, seeds_needed
+from bdlf.system.errors import InputError
 
 RECORDED = Components(4.7**2, 3.1**2, 23.8**2 + 16.6**2 / 8, 64)
 

@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 
 from bdlf.active import components, flat, in_use, variant_name, with_components
 from bdlf.config import Config, config_folder
-from bdlf.errors import InputError
 from bdlf.reporting.recorded import _blank, values_of
 from bdlf.runs import identity
 from bdlf.runs.folder import read_config
 from bdlf.runs.identity import dataset_id, run_group, run_hash, run_label, run_path, values_hash, with_facts
+from bdlf.system.errors import InputError
 
 GOLDEN = Path(__file__).with_name("golden_hashes.json")
 GROUPS = ("ema", "tracker", "variant", "precision", "dataset", "dfe", "beg", "equations", "backbone", "augment")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bdlf import files
-from bdlf.errors import InputError, StorageError
+from bdlf.system import files
+from bdlf.system.errors import InputError, StorageError
 from bdlf.training.checkpoint import has_checkpoint, load_checkpoint, load_newest, save_checkpoint
 
 

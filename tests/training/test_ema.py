@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 from bdlf.training.ema import Averaged
 
 

@@ -13,7 +13,8 @@ from lightning_fabric import Fabric
 from bdlf.data.augment import Augmentation
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
-from bdlf.models import BDLF, Backbone, DetailOptions
+from bdlf.methods.bdlf import BDLF, DetailOptions
+from bdlf.networks.backbone import Backbone
 from bdlf.objective import Objective
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Progress, Recipe, _generator, fit

@@ -12,7 +12,8 @@ from lightning_fabric import Fabric
 from bdlf.data.augment import Augmentation
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
-from bdlf.models import BDLF, Backbone, BegOptions, DetailOptions
+from bdlf.methods.bdlf import BDLF, BegOptions, DetailOptions
+from bdlf.networks.backbone import Backbone
 from bdlf.objective import TERMS, Objective
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Recipe, fit

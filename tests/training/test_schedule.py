@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bdlf.errors import InputError
+from bdlf.system.errors import InputError
 from bdlf.training.schedule import check_schedule, rate_factor
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from bdlf import build
 from bdlf.config import Config
-from bdlf.models import BDLF, Backbone, DetailOptions
+from bdlf.methods.bdlf import BDLF, DetailOptions
+from bdlf.networks.backbone import Backbone
 from bdlf.objective import TERMS, Objective
 from bdlf.training.ema import Averaged
 from bdlf.training.step import Stepper

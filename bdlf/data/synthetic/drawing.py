@@ -1,0 +1,142 @@
+"""Draws the rows of a synthetic listing: one walking person per image, in colour or in infrared."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, UInt8
+from numpy import ndarray
+
+from bdlf.data.synthetic.canvas import FRAME_WIDTH, Canvas, Column
+from bdlf.data.synthetic.factors import FACTOR_KINDS, SHARED_CLASSES, synthetic_listing
+from bdlf.data.synthetic.person import Person
+from bdlf.system.errors import InputError
+
+BLUR = {"vis": 1.0, "ir": 1.5}
+"""Softness of edges in pixels."""
+_CHUNK = 16  # images drawn at once: the planes then stay in the processor's cache
+_PROBE_SEED = 1272
+"""Of the seeds 0 to 2999, the one whose `_probe_numbers` stay farthest from a boundary of rounding."""
+_LEVEL_STEP, _CONTRAST_STEP = 2.0, 0.5
+"""Rounding of the stamp's numbers, in grey levels."""
+
+
+def render(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n {height} {width} 3"]:
+    """The images of a synthetic `listing` (any rows of `synthetic_listing`, or its factor and `modality` columns).
+
+    Row i of the result shows row i, whatever the other rows are. Visible images are in colour, infrared ones grey.
+    Raises `InputError` for a missing factor or an image too small to draw.
+    """
+    missing = [name for name in ["modality", *FACTOR_KINDS] if name not in listing]
+    if missing:
+        raise InputError(f"listing without factor {missing[0]!r}: only synthetic listings can be drawn")
+    if height < 8 or width < 4:
+        raise InputError(f"image size {height} x {width}: synthetic people need at least 8 x 4 pixels")
+    images = np.empty((len(listing), height, width, 3), np.uint8)
+    modality = listing["modality"].to_numpy()
+    unknown = sorted(set(modality) - {"vis", "ir"})
+    if unknown:
+        raise InputError(f"unknown modality {unknown[0]!r}: choose one of vis, ir")
+    factors = {name: listing[name].to_numpy(np.float64) for name in FACTOR_KINDS}
+    for kind in ("vis", "ir"):
+        rows = np.flatnonzero(modality == kind)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            planes = _draw({name: column[chunk] for name, column in factors.items()}, kind == "ir", height, width)
+            images[chunk] = planes.transpose(1, 2, 3, 0)  # one infrared plane becomes three equal channels
+    return images
+
+
+def contact_sheet(images: UInt8[ndarray, "n h w 3"], columns: int) -> UInt8[ndarray, "sheet_h sheet_w 3"]:
+    """The images side by side, `columns` to a row, two white pixels between them."""
+    count, height, width, _ = images.shape
+    sheet = np.full((-(-count // columns) * (height + 2), columns * (width + 2), 3), 255, np.uint8)
+    for k, image in enumerate(images):
+        top, left = k // columns * (height + 2), k % columns * (width + 2)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+@cache
+def drawing_stamp() -> str:
+    """SHA-256, in hexadecimal, of twelve drawn images: it says which drawing code this is.
+
+    The stamp changes when the images would look different. It does not change with the last bit of a processor's sine,
+    because it reads the images in coarse numbers, none of which lies near a boundary of rounding. Computed once for
+    each process, in about 15 ms.
+    """
+    return hashlib.sha256(" ".join(f"{number:.0f}" for number in _probe_numbers()).encode()).hexdigest()
+
+
+def _probe_numbers() -> Float64[ndarray, " numbers"]:
+    """What `drawing_stamp` rounds to whole numbers and hashes.
+
+    For each probe, channel and quarter of the height the mean, in steps of `_LEVEL_STEP`; for each probe the root mean
+    square of the differences between vertical and between horizontal neighbours, in steps of `_CONTRAST_STEP`. (Their
+    mean absolute value would not do: a softer edge has the same.)
+    """
+    images = render(_probes(), 48, 24).astype(np.float64)
+    levels = images.reshape(len(images), 4, -1, 24, 3).mean(axis=(2, 3))
+    contrasts = [np.sqrt(np.square(np.diff(images, axis=axis)).mean(axis=(1, 2, 3))) for axis in (1, 2)]
+    return np.concatenate([levels.ravel() / _LEVEL_STEP, np.concatenate(contrasts) / _CONTRAST_STEP])
+
+
+def _probes() -> pd.DataFrame:
+    """Six people in both modalities: every class of every shared factor, every occluder, and all round from 15 degrees.
+
+    At these views no part is just about to change from behind the person to before them.
+    """
+    probes = synthetic_listing(seed=_PROBE_SEED, train_identities=6, test_identities=0, images_per_identity=1)
+    row = np.arange(len(probes))
+    classes = {name: row // 2 % len(words) for name, words in SHARED_CLASSES.items()}
+    shown: pd.DataFrame = probes.assign(**classes, occluder=row % 3, view=15.0 + 30 * row)
+    return shown
+
+
+def _draw(factors: dict[str, ndarray], infrared: bool, height: int, width: int) -> UInt8[ndarray, "c n h w"]:
+    columns = {name: values[:, None].astype(np.float32) for name, values in factors.items()}
+    canvas = Canvas(len(factors["view"]), 1 if infrared else 3, height, width, BLUR["ir" if infrared else "vis"])
+    _paint_background(canvas, columns, infrared)
+    Person(canvas, columns, infrared).paint()
+    _paint_occluder(canvas, columns)
+    return _expose(canvas, columns, factors["noise_seed"], infrared)
+
+
+def _paint_background(canvas: Canvas, f: dict[str, Column], infrared: bool) -> None:
+    """A wall of vertical panels over a floor, each camera its own, moved sideways from image to image."""
+    base = np.stack([f[f"background_{c}"][:, 0] for c in ("red", "green", "blue")])
+    if infrared:
+        base = base.mean(axis=0, keepdims=True)
+    panels = np.sin(2 * np.pi * (f["background_frequency"] * canvas.x / FRAME_WIDTH + f["background_offset"]))
+    wall = 1 + f["background_contrast"] * np.clip(2 * panels, -1, 1)
+    floor = canvas.between(f["background_horizon"], 2.0)
+    tiles = 0.75 + 0.5 * f["background_contrast"] * np.sin(30 * canvas.y**2 + 6 * f["background_offset"])
+    structure = wall[:, None, :] * (1 - floor[:, :, None]) + (tiles * floor)[:, :, None]
+    canvas.planes[:] = base[:, :, None, None] * structure
+
+
+def _paint_occluder(canvas: Canvas, f: dict[str, Column]) -> None:
+    shade = np.repeat(f["occluder_shade"].T, len(canvas.planes), axis=0)
+    pole = (f["occluder"] == 1) * canvas.between(-1.0, 2.0)
+    canvas.paint(shade, f["occluder_x"], 0.035 * f["occluder_size"], pole)
+    box = (f["occluder"] == 2) * canvas.between(1 - 0.28 * f["occluder_size"], 2.0)
+    canvas.paint(shade, f["occluder_x"], 0.16 * f["occluder_size"], box)
+
+
+def _expose(canvas: Canvas, f: dict[str, Column], noise_seeds: ndarray, infrared: bool) -> UInt8[ndarray, "c n h w"]:
+    """Light, tint and sensor noise: grain for each channel in the visible, grain and rows in the infrared."""
+    planes = canvas.planes
+    slope = f["light"] * (1 + f["light_gradient"] * canvas.x / (FRAME_WIDTH / 2))
+    for plane, channel in zip(planes, ("red", "green", "blue"), strict=False):
+        plane *= (slope if infrared else slope * f[f"tint_{channel}"])[:, None, :]
+    for k, seed in enumerate(noise_seeds):
+        random = np.random.default_rng(int(seed))
+        grain = random.standard_normal(planes[:, k].shape, np.float32)
+        if infrared:
+            grain += random.standard_normal((planes.shape[2], 1), np.float32)
+        planes[:, k] += f["noise"][k] * grain
+    levels: UInt8[ndarray, "c n h w"] = np.clip(planes * 255 + 0.5, 0, 255).astype(np.uint8)
+    return levels

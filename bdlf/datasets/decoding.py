@@ -1,0 +1,183 @@
+"""From an image file to 8-bit RGB: which files and modes of Pillow are read, by which rule, and which are refused.
+
+- L, RGB: as stored. 1: 0 becomes 0, 1 becomes 255. P: the colours of the palette. RGBX: the X is dropped.
+- YCbCr, HSV: Pillow's conversion to RGB.
+- I;16, I;16L, I;16B, I;16N, I, F: grey of more than 8 bits. `image.range` says which values become black and white, see
+  `grey_levels`.
+- LA, La, PA, RGBA, RGBa, and any other mode with a transparent colour: read where every pixel is opaque, else refused.
+- CMYK, LAB: refused, because their colours are not defined without a colour profile.
+
+Refused as well: files of several frames, NaN and infinite pixels, 16-bit grey with alpha (Pillow delivers 8 of the 16
+bits), TIFF that is compressed otherwise than by LZW, Deflate or PackBits, and TIFF of more than 8 bits whose lowest
+value is white. 16-bit colour is read at its higher 8 bits, as Pillow delivers it. EXIF orientation is applied, as every
+viewer does (the released datasets have none); EXIF data that cannot be read count as none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from bdlf.system.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+"""Those of the datasets, and what thermal cameras write; others' decoders are not for files from strangers."""
+RANGES = ("file", "set", "full")
+"""Values of `image.range`."""
+WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Modes of Pillow that hold grey values of more than 8 bits."""
+_COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
+"""Of TIFF. The other decoders of libtiff (JPEG, CCITT, ZSTD, ...) are not for files from strangers."""
+_NO_PROFILE = ("CMYK", "LAB")
+_WHITE_IS_ZERO, _PHOTOMETRIC, _SAMPLE_FORMAT = 0, 262, 339  # of TIFF: a value of the first tag, and two tags
+_RESTORE = "restore {} from the dataset"
+
+T = TypeVar("T")
+Span = tuple[float, float]
+"""The values that become black and white."""
+
+
+class BadImageError(ValueError):
+    """An image file that cannot be used: `kind` is the same words for the same cause, the message says more.
+
+    `remedy` has a {} in the place of "it" or "them".
+    """
+
+    def __init__(self, kind: str, message: str, remedy: str = _RESTORE) -> None:
+        super().__init__(message)
+        self.kind, self.remedy = kind, remedy
+
+
+def check_range(value_range: str) -> None:
+    """Raise InputError on a value that `image.range` cannot have."""
+    if value_range not in RANGES:
+        raise InputError(f"image.range='{value_range}' is not known; known: {', '.join(RANGES)}")
+
+
+def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the image in `file`, whose pixels are all decoded and upright. Raises `BadImageError`."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                pixels = f"{image.width} x {image.height} pixels, more than the {limit} allowed"
+                raise BadImageError("image too large", pixels)
+            _require_plain_file(image)
+            return use(_upright(image))
+    except UnidentifiedImageError as error:
+        kind, why = ("not an image", "not an image") if os.path.getsize(file) else ("empty image", "empty")
+        raise BadImageError(kind, why) from error
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImageError("image too large", " ".join(str(error).split())) from error
+    except Exception as error:  # of any kind: Pillow's decoders raise what they please on broken files
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise BadImageError("image truncated or damaged", why) from error
+
+
+def _require_plain_file(image: Image.Image) -> None:
+    """Refuse what the header alone tells."""
+    if getattr(image, "is_animated", False):
+        why = f"mode {image.mode}, several frames, where one image is expected"
+        raise BadImageError("image of several frames", why, "keep one frame of {}")
+    tiles = getattr(image, "tile", [])  # how the pixels lie in the file
+    stored = str(tiles[0][3]) if tiles else ""
+    if "LA;16" in stored:
+        why = "16-bit grey with alpha, of which Pillow delivers 8 bits"
+        raise BadImageError("image mode that is not read", why, "store {} without alpha")
+    if image.format == "TIFF":
+        compression = image.info.get("compression")
+        if compression not in _COMPRESSIONS:
+            why = f"mode {image.mode}, TIFF compressed by {compression}"
+            raise BadImageError("image mode that is not read", why, "store {} as PNG, or as TIFF without compression")
+        if image.mode in WIDE and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
+            why = f"mode {image.mode} with white as the lowest value (PhotometricInterpretation 0)"
+            raise BadImageError("image mode that is not read", why, "store {} with black as the lowest value")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """All pixels decoded, and turned as EXIF says. Pillow has turned a TIFF already."""
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of any kind, on EXIF data that are damaged: the pixels are not
+        return image
+    return image if orientation == 1 else ImageOps.exif_transpose(image)
+
+
+def to_rgb(image: Image.Image, value_range: str = "file", span: Span | None = None) -> Image.Image:
+    """An image of any mode as 8-bit RGB, by the rules above.
+
+    `value_range` is `image.range`, and `span` the range of the set where that is `set`; both matter to grey values of
+    more than 8 bits alone. Raises `BadImageError` on what is refused.
+    """
+    if image.mode in WIDE:
+        values = grey_values(image)
+        return Image.fromarray(grey_levels(values, _span(image.mode, values, value_range, span))).convert("RGB")
+    if image.mode in _NO_PROFILE:
+        why = f"mode {image.mode}, whose colours need a profile"
+        raise BadImageError("image mode that is not read", why, "convert {} to RGB")
+    mode = image.mode
+    if mode == "La":
+        image = image.convert("LA")  # Pillow knows no shorter way
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        transparent = np.count_nonzero(np.asarray(image.getchannel("A")) != 255)
+        if transparent:
+            why = f"mode {mode}, {transparent:,} of {image.width * image.height:,} pixels are not opaque"
+            raise BadImageError("image with transparent pixels", why, "put {} on a background of your choice")
+    return image.convert("RGB")
+
+
+def grey_values(image: Image.Image) -> ndarray:
+    """(h, w) float64 values of an image whose mode is in `WIDE`. Raises `BadImageError` on those that are no number."""
+    stored = np.asarray(image)
+    if image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 1:  # type: ignore[attr-defined]
+        stored = stored.astype(np.uint32)  # as the file has it; Pillow takes its values for signed ones
+    values = stored.astype(np.float64)
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        why = f"mode {image.mode}, {bad:,} of {values.size:,} pixels are NaN or infinite"
+        raise BadImageError("NaN or infinite pixels", why, "replace these pixels in {}")
+    key = image.info.get("transparency")
+    transparent = 0 if key is None else np.count_nonzero(values == key)
+    if transparent:
+        why = f"mode {image.mode}, {transparent:,} of {values.size:,} pixels are not opaque"
+        raise BadImageError("image with transparent pixels", why, "put {} on a background of your choice")
+    return values
+
+
+def grey_levels(values: ndarray, span: Span) -> UInt8[ndarray, "h w"]:
+    """8-bit levels of values, round(255 (v - low) / (high - low)); a span of one value makes all of it black.
+
+    The span is what `image.range` says:
+
+    - file (default): the file's own lowest and highest value. Each image has the full contrast of 8 bits, as the
+      released 8-bit datasets of gain-controlled cameras have; no image depends on another, so that no test image
+      touches a training image and one dead pixel costs one image. The absolute temperature is lost.
+    - set: the lowest and highest value over all files of more than 8 bits of the same modality in the listing (test
+      images included). Temperatures stay comparable between images; one dead pixel costs contrast in all of them.
+    - full: 0..65535, whatever is there. For 16-bit files that use their whole range; others come out nearly flat.
+    """
+    low, high = span
+    scale = 255 / (high - low) if high > low else 0.0
+    levels: ndarray = np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8)
+    return levels
+
+
+def _span(mode: str, values: ndarray, value_range: str, of_set: Span | None) -> Span:
+    if value_range == "full":
+        if not mode.startswith("I;16"):
+            why = f"mode {mode}, which has no whole range of 16 bits"
+            raise BadImageError("image mode that is not read", why, "set image.range=file or set to read {}")
+        return 0.0, 65535.0
+    if value_range == "set" and of_set is not None:
+        return of_set
+    return float(values.min()), float(values.max())

@@ -1,0 +1,56 @@
+"""What decoding sees of an image beside its pixels: one single value, no colours. Kept in the image cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from bdlf.system.wording import printable
+
+CONSTANT, GREY = 1, 2
+"""Marks of an image, added up: all pixels have one colour; the three channels are equal, or nearly so."""
+_STEP = 4  # GREY is decided by every fourth pixel of every fourth line
+_TINT = 2.0  # levels of 255 between the channels, on average, that JPEG and white balance leave in a grey image
+_NAMED = 5  # images that a message names
+
+
+def mark(pixels: UInt8[ndarray, "h w 3"]) -> int:
+    """The sum of the marks `CONSTANT` and `GREY` that the image deserves."""
+    some = pixels[::_STEP, ::_STEP]
+    first = pixels[0, 0]
+    constant = (some == first).all() and (pixels == first).all()
+    red, green, blue = some[..., 0], some[..., 1], some[..., 2]
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return CONSTANT * bool(constant) + GREY * bool((highest - lowest).mean() <= _TINT)
+
+
+def marked_findings(table: pd.DataFrame, marks: np.ndarray) -> list[str]:
+    """What the marks of a listing's images tell, a line each: images of one single value, swapped modalities."""
+    lines = []
+    constant = table["path"].to_numpy()[(marks & CONSTANT) != 0]
+    if len(constant):
+        some = ", ".join(constant[:_NAMED]) + (", ..." if len(constant) > _NAMED else "")
+        lines.append(
+            f"{len(constant):,} of {len(table):,} images have one single value in all pixels: {printable(some)}: "
+            "restore them from the dataset"
+        )
+    message = swapped_modalities(table["modality"], marks)
+    return lines if message is None else [*lines, message]
+
+
+def swapped_modalities(modalities: Sequence[str] | pd.Series, marks: Sequence[int] | np.ndarray) -> str | None:
+    """A line where most visible images are grey and most infrared ones are not; None where they are not so.
+
+    Both must hold: a set whose visible images were made grey, or whose thermal images are in false colours, is right.
+    """
+    grey = pd.Series((np.asarray(marks, np.uint8) & GREY) != 0).groupby(np.asarray(modalities)).mean()
+    if not {"vis", "ir"} <= set(grey.index) or not (grey["vis"] > 0.5 and grey["ir"] < 0.5):
+        return None
+    return (
+        f"the modalities look swapped: {100 * grey['vis']:.0f} % of the visible images are grey, "
+        f"{100 * (1 - grey['ir']):.0f} % of the infrared ones have colours: exchange their folders"
+    )

@@ -1,0 +1,153 @@
+"""The network: backbone, detail branch, base branch and heads, assembled into `Embeddings` (Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bdlf.methods.bdlf.beg import BegOptions, Fusion, Projection
+from bdlf.methods.bdlf.dfe import DetailExtractor, DetailOptions
+from bdlf.networks.backbone import STAGES, Backbone
+from bdlf.networks.embeddings import Embeddings
+from bdlf.networks.heads import bn_neck, classifier
+from bdlf.networks.streams import stream
+from bdlf.system.errors import InputError, check_choice
+
+SHARED = ("comprehensive", "base", "fused")
+"""Features that CLS_B classifies [paper]."""
+DETAILED = ("detail", "detail_projected")
+"""Features that CLS_D classifies [paper]."""
+EMBEDDED = ("after_bn", "before_bn")
+"""What inference can return: Z, or what the BN-neck is given."""
+FEATURES = ("comprehensive_pooled", *SHARED, *DETAILED, "projection")
+"""Fields of `Embeddings` that can be asked for; the first two are always there."""
+
+
+class BDLF(nn.Module):
+    """Base-Detail Feature Learning network. Only what `features` and `logits` need is built.
+
+    - `features`: fields of `Embeddings` that the objective reads, of `FEATURES`.
+    - `logits`: features whose class scores it reads, of `SHARED` and `DETAILED`.
+    - `stage`: stage of the backbone after which the detail branch leaves, 1..4 [paper: 3].
+    - `detail` and `beg`: options of the two branches.
+    - `seed`: the random weights of a part depend on it and on the name of the part alone; those of `backbone` are as it
+      was given.
+
+    Raises:
+        InputError: an unknown name or option.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        identities: int,
+        *,
+        features: Collection[str],
+        logits: Collection[str],
+        stage: int = 3,
+        detail: DetailOptions | None = None,
+        beg: BegOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("dfe.stage", stage, STAGES)
+        for name in features:
+            check_choice("feature", name, FEATURES)
+        for name in logits:
+            check_choice("logits", name, SHARED + DETAILED)
+        detail = detail or DetailOptions()
+        beg = beg or BegOptions()
+        width = backbone.width
+        needed = {*features, *logits}
+        self.stage = stage
+        self.logits = tuple(name for name in SHARED + DETAILED if name in logits)
+        self.backbone = backbone
+        self.neck = bn_neck(width)
+        self.detail: DetailExtractor | None = None
+        self.projection: Projection | None = None
+        self.fusion: Fusion | None = None
+        self.classifier: nn.Linear | None = None
+        self.classifier_detail: nn.Linear | None = None
+        if "detail" in needed:
+            self.detail = DetailExtractor(backbone.widths[stage - 1], width, detail, seed=seed)
+        if needed & {"detail_projected", "base", "fused", "projection"}:
+            with stream(seed, "projection"):
+                self.projection = Projection(width, form=beg.projection, init=beg.init)
+        if "fused" in needed:
+            self.fusion = Fusion(width, scaled=beg.fusion_scaled, zero_value=beg.fusion_zero_value, seed=seed)
+        if not set(SHARED).isdisjoint(logits):
+            with stream(seed, "classifier"):
+                self.classifier = classifier(width, identities)
+        if not set(DETAILED).isdisjoint(logits):
+            with stream(seed, "classifier_detail"):
+                self.classifier_detail = classifier(width, identities)
+
+    def forward(
+        self, images: Float[Tensor, "rows 3 height width"], labels: Int[Tensor, " rows"] | None = None
+    ) -> Embeddings:
+        """Training: everything the objective reads, of 2n images, the visible half first and paired with the infrared.
+
+        Under autocast the maps are computed in half precision, everything after their pooling in float32. `labels` are
+        read only by `DetailOptions.mask_own_identity`.
+
+        Raises:
+            InputError: an odd number of images.
+        """
+        if len(images) % 2:
+            raise InputError(f"a batch of {len(images)} images cannot be half visible and half infrared")
+        intermediate = self.backbone.fore(images, self.stage)
+        pooled = self.backbone.pool(self.backbone.rear(intermediate, self.stage))
+        features = {"comprehensive_pooled": pooled}
+        if self.detail is not None:
+            features["detail"], attention = self.detail(intermediate, labels)
+            if attention is not None:
+                features["attention"] = attention
+        with torch.autocast(images.device.type, enabled=False):
+            Z = features["comprehensive"] = self.neck(pooled)
+            if self.projection is not None:
+                P = features["projection"] = self.projection()
+                features["detail_projected"] = Z @ P
+                features["base"] = Z - features["detail_projected"]
+            if self.fusion is not None:
+                features["fused"] = self.fusion(features["base"])
+            logits = {name: self._classifier_of(name)(features[name]) for name in self.logits}
+        return Embeddings(**features, logits=logits)
+
+    def embed(
+        self, images: Float[Tensor, "rows 3 height width"], feature: str = "after_bn"
+    ) -> Float[Tensor, "rows wide"]:
+        """Inference: backbone and BN-neck alone, of any images in any order, row by row; call `eval()` first.
+
+        `feature` is `after_bn` (Z of Eq. 1) or `before_bn` (pooled). Not normalised.
+
+        Raises:
+            InputError: an unknown `feature`.
+            RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
+        """
+        check_choice("feature", feature, EMBEDDED)
+        if self.training:
+            raise RuntimeError("embed() is inference: call eval() on the model first")
+        pooled: Tensor = self.backbone(images)
+        if feature == "before_bn":
+            return pooled
+        embedded: Tensor = self.neck(pooled)
+        return embedded
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All that is learnt, for the optimiser's groups: `backbone` (the ResNet), `projection` (P and the fusion's
+        matrices; may be empty), `heads` (all others: BN-neck, detail branch, classifiers)."""
+        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "heads": [], "projection": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = name.partition(".")[0]
+                group = {"backbone": "backbone", "projection": "projection", "fusion": "projection"}.get(part, "heads")
+                groups[group].append(parameter)
+        return groups
+
+    def _classifier_of(self, name: str) -> nn.Module:
+        head = self.classifier if name in SHARED else self.classifier_detail
+        assert head is not None  # built for the names in `logits`
+        return head

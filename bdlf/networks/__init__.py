@@ -1,0 +1,1 @@
+"""What the networks of all methods share: backbone, heads, initial weights by name, weights from files, costs."""
