@@ -1,4 +1,4 @@
-"""The commands of the package, one line each."""
+"""Lists the commands of the package, one line for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bdlf.system.screen import keep_going
 
 
 def main() -> None:
-    """List the commands. A word after `python -m bdlf` is taken for a command that is started otherwise."""
+    """List the commands. If a word follows `python -m bdlf`, say instead how the command of that name is started."""
     keep_going()
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _first_line(name: str) -> str:
-    """Of a command's module, which is read and not imported."""
+    """The first line of the docstring of a command's module. The file is parsed, not imported, to save time."""
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 

@@ -1,7 +1,7 @@
-"""What of a configuration is in use: the one place that decides it for building, identity and report.
+"""Decides which keys of a configuration are in use; building, identity and reports all ask here.
 
-A configuration is read here as a flat mapping from dotted keys to values, as `flat` gives it, so that a table can ask
-for "this configuration, but with dfe.stage=2" by changing one entry. Nothing here imports torch.
+The functions take a configuration as a flat mapping from dotted keys to values, as `flat` returns it. A table can
+therefore ask for "this configuration, but with dfe.stage=2" by changing one entry. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from bdlf.config import Config, Loss, Term
+from bdlf.datasets import dataset_named
 
 LOSS_GROUPS: dict[str, tuple[str, ...]] = {
     "app": ("fkl", "dkl", "dcorr"),
@@ -19,15 +20,19 @@ LOSS_GROUPS: dict[str, tuple[str, ...]] = {
     "detail": ("id_detail", "odkl"),
 }
 """Terms that the paper switches together: Eqs. 15, 19 and 8."""
+
+
+def _options_of(term: Term) -> tuple[str, ...]:
+    return tuple(key.name for key in dataclasses.fields(term) if key.name not in ("enabled", "weight"))
+
+
 TERM_OPTIONS: dict[str, tuple[str, ...]] = {
-    one.name: tuple(key.name for key in dataclasses.fields(default) if key.name not in ("enabled", "weight"))
-    for one in dataclasses.fields(Loss)
-    if isinstance(default := getattr(Loss(), one.name), Term)
+    name: _options_of(default) for name, default in vars(Loss()).items() if isinstance(default, Term)
 }
-"""Every term of the schema with the options that only it has, in the order of the schema."""
+"""The name of every term of the schema, in the order of the schema, with the options that only this term has."""
 
 DISTILLATION = ("okl", "odkl", "bkl", "fbkl", "fkl", "dkl", "dcorr", "skd")
-"""Terms whose weight grows over the first `loss.ramp` of training."""
+"""Terms whose weight grows linearly over the first part of training; `loss.ramp` is that part, in 0..1."""
 _READ_DETAIL = (*LOSS_GROUPS["app"], "skd", *LOSS_GROUPS["detail"])
 """Terms that read Z^D."""
 _READ_FUSED = LOSS_GROUPS["cmf"]
@@ -36,12 +41,17 @@ _READ_PROJECTION = (*_READ_FUSED, "id_base", "bkl", "fkl", "dkl", "dcorr", "orth
 """Terms that read P, or a feature computed with it."""
 
 COMPONENTS = ("DFE", "app", "orth", "skd")
-"""What Table 2 of the paper switches on and off."""
+"""The components that Table 2 of the paper switches on and off."""
 _COMPONENT_TERMS = {"app": LOSS_GROUPS["app"], "orth": ("orth",), "skd": ("skd",)}
+
+CORR_BASE, CORR_DETAIL, CORR_DETAIL_CENTRED = "corr_base", "corr_detail", "corr_detail_centred"
+ATTENTION_OWN = "attention_own"
+WATCHED = (CORR_BASE, CORR_DETAIL, CORR_DETAIL_CENTRED, ATTENTION_OWN)
+"""What `bdlf.objective.correlations` computes beside the terms of the loss; every name is a column of metrics.csv."""
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Every value of a configuration (any dataclass of dataclasses) by its dotted key, like `loss.skd.weight`."""
+    """The values of a configuration (a dataclass whose fields may be dataclasses) by dotted key: `loss.skd.weight`."""
     values: dict[str, Any] = {}
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
@@ -60,17 +70,20 @@ def _defaults() -> dict[str, Any]:
 def active_weights(values: Mapping[str, Any]) -> dict[str, float]:
     """The weight of every term that is on, by the term's name.
 
-    A term's own switch wins. A term whose own switch is None follows its group. The group `detail` whose switch is
-    None is on whenever Z^D is built anyway: with the DFE module, or for a term of `app` or for `skd` (the row of
-    Table 2 without DFE). A weight of 0 switches a term off.
+    A weight of 0 switches a term off. Otherwise the term's own switch decides, and where that is None, the switch of
+    the term's group. A term without a group is then on.
+
+    The group `detail` may have None as its switch too. It is then on whenever the network has Z^D for another reason:
+    because the DFE module is on, or because `skd` or a term of `app` reads Z^D (the row of Table 2 without DFE).
     """
     group_of = {term: group for group, members in LOSS_GROUPS.items() for term in members}
     groups = {group: values[f"loss.{group}.enabled"] for group in LOSS_GROUPS}
 
     def is_on(name: str) -> bool:
-        own = values[f"loss.{name}.enabled"]
-        switched = (groups[group_of[name]] if name in group_of else True) if own is None else own
-        return bool(switched) and values[f"loss.{name}.weight"] != 0
+        switch = values[f"loss.{name}.enabled"]
+        if switch is None:
+            switch = groups[group_of[name]] if name in group_of else True
+        return bool(switch) and values[f"loss.{name}.weight"] != 0
 
     if groups["detail"] is None:
         groups["detail"] = values["dfe.enabled"] or any(is_on(name) for name in (*LOSS_GROUPS["app"], "skd"))
@@ -78,38 +91,44 @@ def active_weights(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def needs_detail(terms: Iterable[str]) -> bool:
-    """Whether one of these terms reads Z^D, so that the detail branch is built."""
+    """Whether one of these terms reads Z^D; the network has a detail branch exactly then."""
     return not set(_READ_DETAIL).isdisjoint(terms)
 
 
 def needs_projection(terms: Iterable[str]) -> bool:
-    """Whether one of these terms reads P or a feature computed with it, so that P is built."""
+    """Whether one of these terms reads P, or a feature computed with P; the network has P exactly then."""
     return not set(_READ_PROJECTION).isdisjoint(terms)
 
 
 def needs_fusion(terms: Iterable[str]) -> bool:
-    """Whether one of these terms reads the fused feature Z_F^B, so that the fusion is built."""
+    """Whether one of these terms reads the fused feature Z_F^B; the network has the fusion exactly then."""
     return not set(_READ_FUSED).isdisjoint(terms)
 
 
 def components(values: Mapping[str, Any]) -> tuple[bool, bool, bool, bool]:
-    """Which of `COMPONENTS` are on. `app` is on where one of its three terms is on."""
+    """Whether each of `COMPONENTS` is on. `app` counts as on if at least one of its three terms is on."""
     terms = active_weights(values)
     on = {name: not set(members).isdisjoint(terms) for name, members in _COMPONENT_TERMS.items()}
     return bool(values["dfe.enabled"]) and needs_detail(terms), on["app"], on["orth"], on["skd"]
 
 
 def variant_name(switches: Iterable[bool]) -> str:
-    """The name of a row of Table 2 by what is on: `baseline` for nothing, `full` for all, else like `dfe_app`."""
+    """The name of the row of Table 2 in which these of `COMPONENTS` are on.
+
+    It is `baseline` if none is on, `full` if all are, and otherwise lists those that are on, as in `dfe_app`.
+    """
     on = [name.lower() for name, is_on in zip(COMPONENTS, switches, strict=True) if is_on]
-    return {0: "baseline", len(COMPONENTS): "full"}.get(len(on), "_".join(on))
+    if not on:
+        return "baseline"
+    return "full" if len(on) == len(COMPONENTS) else "_".join(on)
 
 
 def with_components(values: Mapping[str, Any], switches: Iterable[bool]) -> dict[str, Any]:
-    """A copy of `values` with exactly these of `COMPONENTS` switched on.
+    """A copy of the flat configuration `values` in which exactly these of `COMPONENTS` are on.
 
-    A component to be switched on whose terms all have a weight of 0, or are all switched off one by one, gets the
-    schema's own values for these terms: nothing else says what "on" would be.
+    All terms of a component may be off one by one, by a weight of 0 or by their own switches. `values` then does not
+    say what "on" means for this component. If it is to be on, each of its terms is switched on, and a weight of 0 is
+    replaced by the schema's default.
     """
     changed = dict(values)
     wanted = dict(zip(COMPONENTS, switches, strict=True))
@@ -126,10 +145,11 @@ def with_components(values: Mapping[str, Any], switches: Iterable[bool]) -> dict
 
 
 def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key that decides the weights of a run, with its full value; a key that changes nothing here is absent.
+    """The keys of a flat configuration that decide the weights of its run, with their values.
 
-    The seed is absent too: it numbers the repetitions of one experiment. `dataset.name` ends in `-synthetic` for a
-    tree that `bdlf.synthesize` has written, and `backbone.weights` is the SHA-256 of a file that is named there.
+    A key that changes nothing in this configuration is absent. The seed is absent too, because it only numbers the
+    repetitions of one experiment. `dataset.name` ends in `-synthetic` if `bdlf.synthesize` wrote the dataset's tree. If
+    `backbone.weights` names a file, its value here is the SHA-256 of the file.
     """
     used: dict[str, Any] = {}
 
@@ -158,7 +178,7 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
         take("beg.fusion_scaled", "beg.fusion_zero_value")
     for term in weights:
         take(f"loss.{term}.weight", *(f"loss.{term}.{option}" for option in TERM_OPTIONS[term]))
-    if "skd" in weights:  # delta is read by the stable form alone, gamma by the two others
+    if "skd" in weights:  # only the form `stable` reads delta, only the two other forms read gamma
         del used["loss.skd.gamma" if values["loss.skd.form"] == "stable" else "loss.skd.delta"]
     if not set(DISTILLATION).isdisjoint(weights):
         take("loss.ramp")
@@ -166,7 +186,7 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     take("optimizer.lr", "optimizer.backbone_scale", "optimizer.momentum", "optimizer.nesterov")
     take("optimizer.weight_decay", "optimizer.clip", "schedule.epochs", "schedule.steps_per_epoch", "ema.enabled")
     warmup = values["schedule.warmup_epochs"]
-    used["schedule.warmup_epochs"] = warmup if warmup > 1 else 0  # one epoch of warm-up has the full rate
+    used["schedule.warmup_epochs"] = warmup if warmup > 1 else 0  # a warm-up of one epoch already has the full rate
     reached = [max(milestone, warmup) for milestone in values["schedule.milestones"]]
     used["schedule.milestones"] = [milestone for milestone in reached if milestone < values["schedule.epochs"]]
     if values["ema.enabled"]:
@@ -177,17 +197,18 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _take_data(values: Mapping[str, Any], used: dict[str, Any]) -> None:
     name = values["dataset.name"]
+    dataset = dataset_named(name)
     used["dataset.name"] = f"{name}-synthetic" if values["dataset.drawn"] else name
     rules = values["selection"]
     holds_out = "validation" in (rules if isinstance(rules, list | tuple) else [rules])
     if holds_out:
         used["selection.validation"] = True
     keys = {
-        "image.range": name != "synthetic" and not values["dataset.drawn"],  # drawn images have 8 bits
-        "dataset.split": name == "regdb",
-        "evaluation.holdout": holds_out and name != "sysu",  # SYSU-MM01 has validation identities of its own
-        "dataset.seed": name == "synthetic" or (holds_out and name != "sysu"),
-        **{f"dataset.synthetic.{one}": name == "synthetic" for one in _SYNTHETIC},
+        "image.range": dataset.has_files and not values["dataset.drawn"],  # drawn images have 8 bits
+        "dataset.split": bool(dataset.numbered_splits),
+        "evaluation.holdout": holds_out and not dataset.has_validation,
+        "dataset.seed": not dataset.has_files or (holds_out and not dataset.has_validation),
+        **{f"dataset.synthetic.{one}": not dataset.has_files for one in _SYNTHETIC},
     }
     used.update((key, values[key]) for key, is_used in keys.items() if is_used)
 
@@ -210,7 +231,10 @@ _NEVER = ("dataset.root", "dataset.follow_links", "dataset.drawn", "backbone.wei
 
 
 def can_decide(key: str) -> bool:
-    """Whether a key decides the weights of a run in some configuration; other keys are names, places and scoring."""
+    """Whether there is a configuration in which this key decides the weights of the run.
+
+    The other keys hold names and places, or say how the run is scored.
+    """
     others = (
         "ema.enabled",
         "ema.decay",

@@ -41,15 +41,16 @@ def benchmark(config: BenchmarkConfig) -> int:
 
     import torch
 
-    from bdlf import build
     from bdlf.benchmarking import step, suites
+    from bdlf.experiment import check_options
     from bdlf.runs.record import package_versions, source_state
+    from bdlf.system.device import accelerator, device_name
     from bdlf.system.files import write_json
 
-    build.check_values(step.training(config))
+    check_options(step.training(config))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = torch.device(build.accelerator(config.devices))
+    device = torch.device(accelerator(config.devices))
     run = {
         "input": suites.input_suite,
         "step": step.step_suite,
@@ -64,7 +65,7 @@ def benchmark(config: BenchmarkConfig) -> int:
             print(f"  {one.suite}: {one.what}: {one.milliseconds:,.1f} ms", flush=True)
     facts = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": build.device_name(device),
+        "device": device_name(device),
         "processors": os.cpu_count(),
         "load_before": load_before,
         "configuration": dataclasses.asdict(config),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -44,10 +44,10 @@ class Term:
     logits: tuple[str, ...] = ()
     """Features whose class scores it reads."""
     labelled: bool = False
-    by_modality: bool = False
-    """The visible and the infrared rows of a tensor are two arguments (fused features have only one row for both)."""
+    blocks: tuple[str, ...] | None = None
+    """Blocks whose rows are arguments of their own, in this order. None: the rows of all blocks are one tensor."""
     distillation: bool = False
-    """Ramped up over the first part of training."""
+    """The weight of the term grows over the first part of training."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,15 +56,25 @@ class Term:
         return {each.name: each.default for each in parameters if each.default is not each.empty}
 
     def __call__(self, embeddings: Embeddings, labels: Tensor, options: Mapping[str, Any]) -> Tensor:
-        """Value of the term, a scalar. `labels` are those of all 2n rows; `options` keyword arguments of `loss`."""
-        inputs = [getattr(embeddings, name) for name in self.features]
-        inputs += [embeddings.logits[name] for name in self.logits]
-        if self.by_modality:
-            inputs = [part for each in inputs for part in (_halves(each) if len(each) == len(labels) else (each,))]
+        """The value of the term, a scalar.
+
+        `labels` are those of the rows of all blocks, the same in each; `options` are keyword arguments of `loss`.
+        """
+        read = [(name, getattr(embeddings, name)) for name in self.features]
+        read += [(name, embeddings.logits[name]) for name in self.logits]
+        inputs: list[Tensor] = []
+        for name, tensor in read:
+            if self.blocks is None or name in ONE_ROW_FOR_ALL_BLOCKS:
+                inputs.append(tensor)
+            else:
+                inputs += [embeddings.block(tensor, block) for block in self.blocks]
         if self.labelled:
             inputs.append(labels[: len(inputs[0])])
         return self.loss(*inputs, **options)
 
+
+ONE_ROW_FOR_ALL_BLOCKS = ("fused",)
+"""Features with n rows, one for an identity's images of all blocks together."""
 
 TERMS: dict[str, Term] = {
     "id": Term("22", "cross-entropy of CLS_B(Z)", identity, logits=("comprehensive",), labelled=True),
@@ -74,7 +84,7 @@ TERMS: dict[str, Term] = {
         "CLS_B(Z) of each modality learns from the other's",
         mutual_distillation,
         logits=("comprehensive",),
-        by_modality=True,
+        blocks=("vis", "ir"),
         distillation=True,
     ),
     "id_detail": Term("6", "cross-entropy of CLS_D(Z^D)", identity, logits=("detail",), labelled=True),
@@ -91,7 +101,7 @@ TERMS: dict[str, Term] = {
         "CLS_B(Z^B) of each modality learns from the other's",
         mutual_distillation,
         logits=("base",),
-        by_modality=True,
+        blocks=("vis", "ir"),
         distillation=True,
     ),
     "id_fused": Term("19", "cross-entropy of CLS_B(Z_F^B)", identity, logits=("fused",), labelled=True),
@@ -100,7 +110,7 @@ TERMS: dict[str, Term] = {
         "CLS_B(Z^B) of each modality learns from CLS_B(Z_F^B)",
         fused_distillation,
         logits=("base", "fused"),
-        by_modality=True,
+        blocks=("vis", "ir"),
         distillation=True,
     ),
     "fkl": Term(
@@ -122,7 +132,7 @@ TERMS: dict[str, Term] = {
         "correlations across and within the modalities agree between Zbar^D and Z^D",
         detail_correlation,
         ("detail_projected", "detail"),
-        by_modality=True,
+        blocks=("vis", "ir"),
         distillation=True,
     ),
     "orth": Term("10, 20", "P is an orthogonal projector", orthogonality, ("projection",)),
@@ -131,7 +141,7 @@ TERMS: dict[str, Term] = {
         "base features correlate across the modalities, detail features do not",
         specific_shared,
         ("base", "detail"),
-        by_modality=True,
+        blocks=("vis", "ir"),
         distillation=True,
     ),
 }
@@ -189,9 +199,9 @@ class Objective:
         self._ramp = ramp
 
     def __call__(self, embeddings: Embeddings, labels: Int[Tensor, " rows"], progress: float) -> Losses:
-        """Losses of one batch of 2n rows at `progress`, the fraction of training done, in 0..1.
+        """Losses of one batch at `progress`, the fraction of training done, in 0..1.
 
-        The two halves of `labels` are the same (`require_pairs`).
+        `labels` are those of the k n rows of `embeddings`: the same n labels for each of its k blocks.
 
         Raises:
             InputError: a tensor is missing or misshapen, `progress` is outside 0..1.
@@ -209,26 +219,40 @@ class Objective:
         return self._weights[name] * (progress / self._ramp if ramped else 1.0)
 
     def _check(self, embeddings: Embeddings, rows: int) -> None:
-        _check_shapes("feature", {name: getattr(embeddings, name) for name in sorted(self.features)}, rows)
-        _check_shapes("logits", {name: embeddings.logits.get(name) for name in sorted(self.logits)}, rows)
+        blocks = len(embeddings.blocks)
+        features = {name: getattr(embeddings, name) for name in sorted(self.features)}
+        logits = {name: embeddings.logits.get(name) for name in sorted(self.logits)}
+        for what, tensors in (("feature", features), ("logits", logits)):
+            _check_rows(what, tensors, rows, blocks)
+        for name in self.terms:
+            _check_widths("feature", {one: features[one] for one in TERMS[name].features})
+            _check_widths("logits", {one: logits[one] for one in TERMS[name].logits})
 
 
-def require_pairs(labels: Int[Tensor, " rows"]) -> None:
-    """To be asked where the labels are on the host: looking at them on a device would make the host wait.
-
-    Raises:
-        InputError: no rows, an odd number, or an infrared half that does not repeat the visible half.
-    """
-    if len(labels) == 0 or len(labels) % 2 or not torch.equal(*_halves(labels)):
-        raise InputError(
-            f"labels of {len(labels)} rows: the infrared half must repeat the visible half row by row; "
-            "draw batches with the identity sampler"
-        )
+def try_once(objective: Objective) -> None:
+    """Evaluate every term on random numbers, so that an unknown form is refused here, not in the first step."""
+    random = torch.Generator().manual_seed(0)
+    n, width, identities = 4, 4, 3
+    blocks = ("vis", "ir")
+    rows = {"projection": width, **dict.fromkeys(ONE_ROW_FOR_ALL_BLOCKS, n)}
+    others = ("attention", "logits", "blocks")
+    features: dict[str, Any] = {
+        field.name: torch.randn(rows.get(field.name, n * len(blocks)), width, generator=random)
+        for field in fields(Embeddings)
+        if field.name not in others
+    }
+    features["logits"] = {
+        name: torch.randn(rows.get(name, n * len(blocks)), identities, generator=random) for name in objective.logits
+    }
+    labels = torch.tensor([0, 0, 1, 1]).repeat(len(blocks))
+    objective(Embeddings(**features, blocks=blocks), labels, 1.0)
 
 
 @torch.no_grad()
 def correlations(embeddings: Embeddings, labels: Int[Tensor, " rows"]) -> dict[str, Float[Tensor, ""]]:
-    """What to watch beside the terms, as far as the network provides it; none of it has a gradient.
+    """What is logged beside the terms, as far as the network provides it. None of it has a gradient.
+
+    All of it compares the blocks `vis` and `ir`. `labels` are those of the rows of all blocks.
 
     - `corr_base`, `corr_detail`: correlation in -1..1 of Z^B and of Z^D between the modalities, which `skd` steers.
     - `corr_detail_centred`: the same of Z^D less each modality's mean over the batch. Where it stays high while
@@ -237,33 +261,37 @@ def correlations(embeddings: Embeddings, labels: Int[Tensor, " rows"]) -> dict[s
     """
     watched: dict[str, Tensor] = {}
     if embeddings.base is not None:
-        watched["corr_base"] = correlation(*_halves(embeddings.base))
+        watched["corr_base"] = correlation(*_modalities(embeddings, embeddings.base))
     if embeddings.detail is not None:
-        visible, infrared = (widen(half) for half in _halves(embeddings.detail))
+        visible, infrared = (widen(rows) for rows in _modalities(embeddings, embeddings.detail))
         watched["corr_detail"] = correlation(visible, infrared)
         watched["corr_detail_centred"] = correlation(visible - visible.mean(dim=0), infrared - infrared.mean(dim=0))
     if embeddings.attention is not None:
-        visible_labels, infrared_labels = _halves(labels)
+        visible_labels, infrared_labels = _modalities(embeddings, labels)
         own = torch.cat([visible_labels[:, None] == infrared_labels, infrared_labels[:, None] == visible_labels])
         watched["attention_own"] = (widen(embeddings.attention) * own).sum(dim=1).mean()
     return watched
 
 
-def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Visible rows and infrared rows."""
-    visible, infrared = tensor.chunk(2)
-    return visible, infrared
+def _modalities(embeddings: Embeddings, tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of the visible block and of the infrared block."""
+    return embeddings.block(tensor, "vis"), embeddings.block(tensor, "ir")
 
 
-def _check_shapes(what: str, tensors: Mapping[str, Tensor | None], rows: int) -> None:
-    widths: dict[str, int] = {}
+def _check_rows(what: str, tensors: Mapping[str, Tensor | None], rows: int, blocks: int) -> None:
     for name, tensor in tensors.items():
         if tensor is None:
             raise InputError(f"{what} {name!r}: a loss term that is on needs it, the network did not build it")
-        expected = {"fused": rows // 2, "projection": tensor.shape[-1]}.get(name, rows)
+        expected = rows // blocks if name in ONE_ROW_FOR_ALL_BLOCKS else rows
+        if name == "projection":  # a square matrix
+            expected = tensor.shape[-1]
         if tensor.ndim != 2 or len(tensor) != expected:
             raise InputError(f"{what} {name!r} of shape {tuple(tensor.shape)}: {rows} labels need {expected} rows")
-        widths[name] = tensor.shape[1]
+
+
+def _check_widths(what: str, tensors: Mapping[str, Tensor | None]) -> None:
+    """Features that meet in one term have the same width."""
+    widths = {name: tensor.shape[1] for name, tensor in tensors.items() if tensor is not None}
     if len(set(widths.values())) > 1:
         raise InputError(f"{what} of different widths: {widths}; all need the same")
 

@@ -21,6 +21,7 @@ from bdlf.reporting.options import HELP, NAMES, Options, parse
 from bdlf.system.errors import InputError
 from bdlf.system.files import with_home
 from bdlf.system.screen import keep_going, unwritten
+from bdlf.system.wording import printable
 
 if TYPE_CHECKING:
     from bdlf.reporting.block import Block
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def report(options: Options) -> int:
-    """Returns the exit code: 1 where something was left out."""
+    """Print or write the tables that `options` ask for. Returns the exit code: 1 where a run had to be left out."""
     from bdlf.reporting.gather import gather
     from bdlf.system.files import write_text
 
@@ -79,8 +80,11 @@ def _tables(options: Options) -> list[Table]:
 
 
 def _blocks(gathered: Gathered, table: Table, options: Options) -> list[Block]:
-    """The blocks to show. A table that was not asked for by name is shown only where it compares two rows, and Table 1,
-    which has one row, only at the settings of most runs."""
+    """The blocks of `table` to show.
+
+    A table that the user did not ask for is shown only where at least two of its rows have runs. Table 1 has only one
+    row; where the user did not ask for it, it is shown only for the settings that most runs share.
+    """
     from bdlf.reporting.tables import blocks_of
 
     asked = options.table is not None or options.by is not None
@@ -175,7 +179,7 @@ def main() -> None:
             options.out = options.out and with_home(options.out)
             code = report(options)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(STOPPED)

@@ -9,6 +9,7 @@ Examples
 from __future__ import annotations
 
 import logging
+import shlex
 
 from bdlf.commandline.command import run_command
 from bdlf.commandline.jobs import DONE
@@ -18,7 +19,7 @@ log = logging.getLogger("bdlf")
 
 
 def synthesize(config: SynthesizeConfig) -> int:
-    """Returns the exit code."""
+    """Write the images as `config` says. Returns the exit code."""
     from bdlf.data.synthetic.layouts import write_layout
     from bdlf.runs.logs import show_on_screen
 
@@ -33,7 +34,8 @@ def synthesize(config: SynthesizeConfig) -> int:
         width=config.width,
     )
     log.info("%s-synthetic in %s: %s", config.layout, config.root, record["counts"])
-    log.info("train on it: python -m bdlf.train dataset=%s dataset.root=%s", config.layout, config.root)
+    root = shlex.quote(f"dataset.root={config.root}")
+    log.info("train on it: python -m bdlf.train dataset=%s %s", config.layout, root)
     return DONE
 
 

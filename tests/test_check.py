@@ -13,8 +13,9 @@ import bdlf.check
 from bdlf.config import Source
 from bdlf.data import fingerprint, listing
 from bdlf.data.synthetic.layouts import LAYOUTS
+from bdlf.datasets import DATASETS
 from bdlf.datasets.checking.mistakes import likely_mistake
-from bdlf.datasets.checking.published import PUBLISHED, Size
+from bdlf.datasets.description import Size
 from bdlf.datasets.problems import Finding
 
 
@@ -189,9 +190,9 @@ def test_a_known_mistake_is_recognised(tree, layout, mistake, words):
 def test_lists_of_another_dataset_are_recognised_by_their_identities(layouts, name, train, test, words):
     found = {("train", None, None): Size(train, 9), ("test", None, None): Size(test, 9)}
     finding = Finding("too few images", "train", "")
-    hint = likely_mistake(name, layouts / name, found, PUBLISHED[name], [finding])
+    hint = likely_mistake(name, layouts / name, found, DATASETS[name].published, [finding])
     assert hint is None if words is None else words in hint
-    assert likely_mistake(name, layouts / name, found, PUBLISHED[name], []) is None
+    assert likely_mistake(name, layouts / name, found, DATASETS[name].published, []) is None
 
 
 def test_a_root_too_deep_and_another_dataset_are_recognised(layouts, tmp_path):

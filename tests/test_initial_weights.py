@@ -10,8 +10,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bdlf import build
 from bdlf.config import Config, config_folder
+from bdlf.experiment import build_objective
+from bdlf.methods import build_network
 
 VARIANTS = ("baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full")
 DRAWN = ("dfe.init=default", "beg.fusion_zero_value=false")
@@ -29,7 +30,7 @@ def initial(*words: str) -> dict[str, torch.Tensor]:
     """Names and values of a network as training starts with it, built under another global generator each time."""
     config = composed(*words)
     torch.manual_seed(next(_STATES))
-    return build.build_model(config, 7, build.build_objective(config)).state_dict()
+    return build_network(config, 7, build_objective(config), weights=config.backbone.weights).state_dict()
 
 
 def parts(names) -> set[str]:
@@ -84,7 +85,7 @@ def test_a_constructed_projector_starts_where_the_free_one_does():
     found = []
     for form in ("free", "orthogonal"):
         config = composed(f"beg={form}", "seed=4")
-        found.append(build.build_model(config, 7, build.build_objective(config)).projection().detach())
+        found.append(build_network(config, 7, build_objective(config), weights=config.backbone.weights).projection().detach())
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
@@ -106,7 +107,7 @@ def test_no_two_parts_start_from_the_same_random_numbers():
 
 def test_building_leaves_the_global_generator_alone():
     config = composed("beg=orthogonal", *DRAWN)
-    objective = build.build_objective(config)
+    objective = build_objective(config)
     before = torch.get_rng_state()
-    build.build_model(config, 7, objective)
+    build_network(config, 7, objective, weights=config.backbone.weights)
     assert torch.equal(before, torch.get_rng_state())

@@ -12,7 +12,7 @@ from torch import Tensor
 from bdlf import losses
 from bdlf.active import DISTILLATION, TERM_OPTIONS, needs_detail, needs_fusion, needs_projection
 from bdlf.networks.embeddings import Embeddings
-from bdlf.objective import TERMS, Objective, correlations, require_pairs
+from bdlf.objective import TERMS, Objective, correlations
 from bdlf.system.errors import InputError
 
 PAIRS, WIDTH, IDS = 6, 10, 4
@@ -187,15 +187,6 @@ def test_every_term_states_its_equation_meaning_and_options() -> None:
 def test_a_wrong_objective_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Objective(**arguments)
-
-
-@pytest.mark.parametrize(
-    "labels", [torch.cat([LABELS[:6], LABELS[:6].roll(1)]), LABELS[:-1], LABELS[:1], LABELS[:0]], ids=len
-)
-def test_halves_that_are_no_pairs_are_refused(labels: Tensor) -> None:
-    with pytest.raises(InputError, match=f"labels of {len(labels)} rows: the infrared half must repeat the visible"):
-        require_pairs(labels)
-    require_pairs(LABELS)
 
 
 def test_more_labels_than_features_are_refused() -> None:

@@ -1,11 +1,10 @@
-"""The project as a whole: floors, documentation, README, wheel."""
+"""The project as a whole: floors, documentation, wheel. The READMEs have `test_readmes.py`."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
-import shlex
 import subprocess
 import sys
 import zipfile
@@ -53,6 +52,45 @@ def test_a_module_imports_only_from_its_own_room_and_floors_below(file):
                 assert room(name) == own or FLOORS.get(room(name), 99) < FLOORS[own], f"{own} imports {name}"
 
 
+def texts_in_code(file: Path) -> set[str]:
+    """The string literals of a file that are no docstrings."""
+    tree = ast.parse(file.read_text())
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in statements
+    }
+
+
+def test_only_the_room_of_the_datasets_knows_real_datasets_by_name():
+    names = {"sysu", "regdb", "llcm"}
+    knowing = {file.relative_to(PACKAGE).as_posix() for file in FILES if names & texts_in_code(file)}
+    assert knowing == {f"datasets/{name}.py" for name in names}
+
+
+def test_the_map_of_the_house_has_every_room_on_its_floor():
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+    assert {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)`", names)} == FLOORS
+
+
+UNSPLIT = {"evaluation/metrics.py:retrieval_metrics"}
+"""Functions that may be longer, as `file:name`. An entry whose function has become short is an error."""
+
+
+def test_no_function_is_longer_than_60_lines():
+    """Signature and docstring count. Decorators do not."""
+    functions = [
+        (f"{file.relative_to(PACKAGE).as_posix()}:{node.name}", node.end_lineno - node.lineno + 1)
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert len(functions) > 500
+    assert {name for name, lines in functions if lines > 60} == UNSPLIT
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -71,6 +109,20 @@ def test_commands_start_without_torch(name):
     """`--help` and a typo must answer at once."""
     code = f"import bdlf.{name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_run_without_the_tracker_does_not_import_wandb(tmp_path):
+    """It takes half a second, and W&B's own threads and files are for its users alone."""
+    words = ["dataset.synthetic.train_identities=8", "dataset.synthetic.test_identities=4", "batch.identities=2"]
+    words += ["schedule.epochs=1", "schedule.steps_per_epoch=1", "devices=cpu", "tracker=none"]
+    words += [f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache"]
+    code = (
+        "import sys, bdlf.train\n"
+        "try: bdlf.train.main()\n"
+        "except SystemExit as left: sys.exit(left.code or 9 * ('wandb' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or "wandb was imported"
 
 
 def test_reports_are_made_without_torch():
@@ -120,42 +172,6 @@ def test_docstrings_name_only_arguments_that_exist():
 
 OF_OTHERS = ("bdlf.objective.correlations", "bdlf.methods.bdlf.dfe.DetailExtractor")
 """Their lists name what is returned, and fields of the options."""
-
-README = (ROOT / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + "\n"
-COMMANDS = sorted(
-    {
-        (match[1], match[2].split("#")[0].strip())
-        for line in [*BLOCKS.splitlines(), *re.findall(r"`([^`\n]+)`", README)]
-        if (match := re.search(r"python -m bdlf\.(\w+)(.*)", line)) and "RUN_FOLDER" not in line and "$(" not in line
-    }
-)
-
-
-def test_the_readme_has_its_commands():
-    assert len(COMMANDS) >= 7
-
-
-@pytest.mark.parametrize(("name", "arguments"), COMMANDS)
-def test_commands_of_the_readme_compose(command, name, arguments):
-    words = [word for word in shlex.split(arguments) if word not in ("-m", "--help")]
-    if name == "report":  # no Hydra
-        done = subprocess.run([sys.executable, "-m", "bdlf.report", *words, "--help"], capture_output=True, text=True)
-        code, out, err = done.returncode, done.stdout, done.stderr
-    else:
-        primary = [re.sub(r",.*", "", word) for word in words]
-        code, out, err = command(name, "--help", *primary)
-    assert code == 0, err
-    examples = out.rstrip().splitlines()[-3:]
-    assert all(re.match(rf"  (WANDB_MODE=\w+ )?python -m bdlf\.{name}\b", line) for line in examples), (
-        "--help ends in three examples"
-    )
-
-
-def test_readme_first_screen_has_the_two_commands():
-    first = README[:2500]
-    assert re.search(r"pip install [^&\n]*&& .venv/bin/python -m bdlf\.train\n", first)
-    assert re.search(r"pip install [^&\n]*test[^&\n]*&& .venv/bin/python -m pytest\n", first)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bdlf import build
+from bdlf.experiment import Experiment
 from bdlf.runs import identity
 from bdlf.training import loop
 from bdlf.training.checkpoint import load_checkpoint, save_checkpoint
@@ -204,7 +204,7 @@ def test_a_mistake_is_found_before_images_are_read_and_moves_no_finished_run(tin
     def store(*_):
         raise AssertionError("images were read")
 
-    monkeypatch.setattr(build, "build_store", store)
+    monkeypatch.setattr(Experiment, "store", store)
     monkeypatch.setattr(identity, "run_hash", lambda config: "00000000")
     finished = tmp_path / "out" / "synthetic" / "full-blocks1-00000000" / "seed0" / "result.json"
     finished.parent.mkdir(parents=True)

@@ -12,13 +12,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bdlf.config import Checkpoint, Config, Schedule, config_folder
+from bdlf.config import config_folder
 from bdlf.evaluation import Choice
-from bdlf.runs import selected
 from bdlf.runs.folder import RunFolder
 from bdlf.runs.identity import run_hash
 from bdlf.runs.metrics_log import MetricsLog
-from bdlf.training import saving, scoring
+from bdlf.runs.selection import selection_rules
+from bdlf.training import saving, scoring, selected
 from bdlf.training.checkpoint import has_checkpoint, load_checkpoint, load_newest
 from bdlf.training.loop import Progress
 
@@ -268,7 +268,6 @@ class Simulation:
     def __init__(self, folder, random, keep, monkeypatch):
         self.folder, self.random, self.keep, self.stamps = RunFolder(folder), random, keep, 0
         self.until_killed = None
-        self.config = Config(selection=RULE, schedule=Schedule(epochs=EPOCHS), checkpoint=Checkpoint(keep=keep))
         for owner, name in (
             (saving, "save_checkpoint"),
             (selected, "save_checkpoint"),
@@ -303,11 +302,10 @@ class Simulation:
         """Go on as `bdlf.train` does. Returns what the result would say."""
         self.higher = self.random.integers(-6, 7)
         self.weights, store = Weights(), SimpleNamespace(device="cpu")
+        trained = scoring.Trained(self.weights, None)
+        plan = scoring.Plan(EPOCHS, selection_rules(RULE), None, self.keep)
         identity = {"run_id": "r", "fingerprint": "f"}
-        states = {"model": self.weights}
-        scorer = scoring.Scorer(
-            self.config, self.folder, states, {"raw": None}, store, None, {"test": [WAY]}, identity
-        )  # fmt: skip
+        scorer = scoring.Scorer(trained, self.folder, store, None, {"test": [WAY]}, None, plan, identity)
         progress = Progress()
         if has_checkpoint(self.folder.checkpoint):
             state = load_newest(self.folder.checkpoint)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from bdlf import build, train
+from bdlf import train
+from bdlf.experiment import read_listing
 from bdlf.objective import Objective
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import run_id
@@ -65,7 +66,7 @@ def test_a_run_leaves_the_folder_of_the_design(tiny_run, tmp_path, folder_of):
         assert (row["queries"], row["valid_queries"], row["epoch"], row["selection"]) == (8, 8, 1, "last_epoch")
     assert all(f"{rows[0]['mean'][name]:.1f}" in out for name in FIGURES)
 
-    listing = build.build_listing(read_config(folder / "config.yaml").dataset)
+    listing = read_listing(read_config(folder / "config.yaml").dataset)
     test_pids = set(listing["pid"][listing["split"] == "test"])
     with np.load(folder / "per_query.npz", allow_pickle=False) as arrays:
         assert len(arrays.files) == 4 * len(rows)

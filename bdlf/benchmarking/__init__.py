@@ -1,1 +1,1 @@
-"""What `python -m bdlf.benchmark` measures, a module for each suite."""
+"""The measurements of `python -m bdlf.benchmark`: the suite of the training step, and the smaller suites."""

@@ -1,4 +1,4 @@
-"""Repeated measurements of one thing: time and peak memory."""
+"""Measures the time and the peak memory of a piece of work by repeating it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from bdlf.system.memory import give_back_freed_memory
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of the table."""
+    """The time and memory that a piece of work takes: one line of the benchmark's table."""
 
     suite: str
     what: str
     milliseconds: float
-    """Median over the repeats."""
+    """The median over the repeats."""
     spread: float
-    """Largest less smallest repeat, in milliseconds."""
+    """The longest repeat minus the shortest, in milliseconds."""
     items: int | None = None
-    """Images (or queries) that one repeat works on."""
+    """How many images (or queries) one repeat works on."""
     gib: float | None = None
-    """Peak memory: of the device, or of the whole process on a CPU; None where it cannot be known."""
+    """The peak of the memory of a GPU, or of the whole process on a CPU; None if the system does not tell it."""
     gflops: float | None = None
-    """10^9 floating-point operations of one repeat."""
+    """10^9 floating-point operations in one repeat."""
     note: str = ""
 
     @property
     def per_second(self) -> float | None:
-        """Items a second."""
+        """Items per second; None where `items` is None."""
         return None if self.items is None else 1e3 * self.items / self.milliseconds
 
 
@@ -45,9 +45,8 @@ def measure(
     repeats: int,
     device: torch.device,
     items: int | None = None,
-    gflops: float | None = None,
 ) -> Measurement:
-    """`work` once to warm up, then `repeats` times, each timed until the device is done."""
+    """Call `work` once to warm up and then `repeats` times. Each call is timed until the device has finished it."""
     known = reset_peak(device)
     work()
     times = []
@@ -58,11 +57,15 @@ def measure(
         _wait(device)
         times.append(1e3 * (time.perf_counter() - started))
     gib = peak_gib(device) if known else None
-    return Measurement(suite, what, statistics.median(times), max(times) - min(times), items, gib, gflops)
+    return Measurement(suite, what, statistics.median(times), max(times) - min(times), items, gib)
 
 
 def matrix_product_gflops(device: torch.device, precision: str, *, side: int = 2048, repeats: int = 5) -> float:
-    """10^9 operations a second of a matrix product here, at best: what utilisation is a share of."""
+    """10^9 operations per second of a product of two `side` x `side` matrices; the fastest of `repeats` counts.
+
+    The benchmark gives utilisation as a share of this rate. The matrices are bfloat16 if `precision` begins with bf16,
+    else float32.
+    """
     dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
     left = torch.rand(side, side, device=device).to(dtype)
     best = min(measure("", "", lambda: left @ left, repeats=1, device=device).milliseconds for _ in range(repeats))
@@ -70,7 +73,7 @@ def matrix_product_gflops(device: torch.device, precision: str, *, side: int = 2
 
 
 def reset_peak(device: torch.device) -> bool:
-    """Whether the peak is counted from here on."""
+    """Start counting the peak of memory anew. Returns False if the system cannot do that."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -83,7 +86,7 @@ def reset_peak(device: torch.device) -> bool:
 
 
 def peak_gib(device: torch.device) -> float | None:
-    """Since `reset_peak`."""
+    """The peak of memory since `reset_peak`, in GiB; None if the system does not tell it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The training step of the configured method against that of a plain ResNet-50, and what its safety costs."""
+"""Compares the training step of the configured method with that of a plain ResNet-50, and times its safety checks."""
 
 from __future__ import annotations
 
@@ -17,58 +17,66 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bdlf import build
 from bdlf.benchmarking.measure import Measurement, matrix_product_gflops, measure
 from bdlf.config import BenchmarkConfig, Checkpoint, Config
+from bdlf.data.augment import Augmentation
+from bdlf.data.batches import Batch, Batches
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
+from bdlf.experiment import Experiment
+from bdlf.methods import build_network
 from bdlf.networks.cost import gflops_per_image
+from bdlf.system.device import configure_process, fabric_of
 from bdlf.training.checkpoint import save_checkpoint
-from bdlf.training.ema import Averaged
 from bdlf.training.loop import Progress, fit
 from bdlf.training.nonfinite import Buffers
+from bdlf.training.scoring import Trained
 from bdlf.training.step import Stepper
 
-_IDENTITIES = 395  # of SYSU-MM01's training set
-_STORED = 512  # images that batches are drawn from
+_IDENTITIES = 395  # as many as SYSU-MM01 has for training
+_STORED = 512  # least number of images that batches are drawn from
 
 
 def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """The plain step first; growth is measured at a quarter of the batch."""
+    """Measures the plain step, the method's step, the training loop and the safety checks.
+
+    With `config.growth` it also measures, at a quarter of the batch, how the step grows with its options.
+    """
     rate = matrix_product_gflops(device, config.precision)
     plain = _measured("plain ResNet-50, last stride 1", _plain(config, device), config, device, rate)
     yield plain
     step = _Step(config, device)
     name = f"BDLF, stage {config.stage}, {config.blocks} blocks"
     full = _measured(name, step.parts(), config, device, rate)
-    yield Measurement(**vars(full) | {"note": f"{full.milliseconds / plain.milliseconds:.2f} x plain; {full.note}"})
+    yield dataclasses.replace(full, note=f"{full.milliseconds / plain.milliseconds:.2f} x plain; {full.note}")
     yield _loop(step, full, config, device)
     yield from _safety(step, full, config, device)
     del step
     if not config.growth:
         return
     quarter = max(16, config.batch // 64 * 16)
-    for what, changes in (
-        (f"batch {quarter}", {}),
-        (f"batch {quarter}, 1 block", {"blocks": 1}),
-        (f"batch {quarter}, 8 blocks", {"blocks": 8}),
-        (f"batch {quarter}, activations recomputed", {"recompute": True}),
-        (f"batch {quarter}, 256 x 128", {"height": 256, "width": 128}),
-        (f"batch {quarter}, 10 x the identities", {"identities": 10 * _IDENTITIES}),
-    ):
-        identities = changes.pop("identities", _IDENTITIES)
-        smaller = BenchmarkConfig(**vars(config) | {"batch": quarter} | changes)
-        yield _measured(what, _Step(smaller, device, identities).parts(), smaller, device, rate)
+    grown: list[tuple[str, dict[str, Any], int]] = [
+        ("", {}, _IDENTITIES),
+        (", 1 block", {"blocks": 1}, _IDENTITIES),
+        (", 8 blocks", {"blocks": 8}, _IDENTITIES),
+        (", activations recomputed", {"recompute": True}, _IDENTITIES),
+        (", 256 x 128", {"height": 256, "width": 128}, _IDENTITIES),
+        (", 10 x the identities", {}, 10 * _IDENTITIES),
+    ]
+    for words, changes, identities in grown:
+        smaller = dataclasses.replace(config, batch=quarter, **changes)
+        yield _measured(f"batch {quarter}{words}", _Step(smaller, device, identities).parts(), smaller, device, rate)
 
 
 def _measured(
     what: str, work: tuple[Callable[[], object], float], config: BenchmarkConfig, device: torch.device, rate: float
 ) -> Measurement:
+    """Time `work`, a step and its 10^9 operations, and note its share of `rate` (10^9 operations per second)."""
     step, gflops = work
-    found = measure("step", what, step, repeats=config.repeats, device=device, items=config.batch, gflops=gflops)
+    found = measure("step", what, step, repeats=config.repeats, device=device, items=config.batch)
     share = gflops / (found.milliseconds / 1e3) / rate
     note = f"{gflops / found.milliseconds:.2f} TFLOP/s, {share:.0%} of the matrix product's {rate / 1e3:.2f}"
-    return Measurement(**vars(found) | {"note": note})
+    return dataclasses.replace(found, gflops=gflops, note=note)
 
 
 def _batch(config: BenchmarkConfig, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -79,11 +87,16 @@ def _batch(config: BenchmarkConfig, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def _plain(config: BenchmarkConfig, device: torch.device) -> tuple[Callable[[], object], float]:
-    """torchvision's ResNet-50 with the re-ID stride, cross-entropy, SGD."""
+    """A training step of torchvision's ResNet-50 with cross-entropy and SGD, and its 10^9 operations.
+
+    The last stage has stride 1, as is usual in re-identification.
+    """
     network = torchvision.models.resnet50(num_classes=_IDENTITIES)
     for layer in (network.layer4[0].conv2, network.layer4[0].downsample[0]):
         layer.stride = (1, 1)
-    fabric = build.build_fabric(training(config))
+    full = training(config)
+    configure_process(devices=full.devices, threads=full.threads, deterministic=full.deterministic)
+    fabric = fabric_of(full.devices, full.precision)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     images, labels = _batch(config, device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -100,40 +113,40 @@ def _plain(config: BenchmarkConfig, device: torch.device) -> tuple[Callable[[], 
 
 
 class _Step:
-    """A training step as `bdlf.train` takes it, with gradient clipping, averaging and its checks."""
+    """A training step as `bdlf.train` takes it, with gradient clipping, weight averaging and the safety checks."""
 
     def __init__(self, config: BenchmarkConfig, device: torch.device, identities: int = _IDENTITIES) -> None:
-        full = self.config = training(config)
-        torch.manual_seed(0)
-        fabric, objective = self.fabric, self.objective = build.build_fabric(full), build.build_objective(full)
-        self.network = build.build_model(full, identities, objective, weights="none")
-        self.gflops = gflops_per_image(self.network, config.height, config.width)[0] * config.batch
-        model = self.model = build.set_up(full, fabric, self.network)
-        self.optimizer = build.build_optimizer(full.optimizer, self.network)
-        self.averaged = Averaged(self.network, full.ema.decay)
-        self.stepper = Stepper(
-            fabric, model, self.network, self.optimizer, self.averaged, objective, full.optimizer.clip
-        )
-        self.batch = config.batch
-        self.images, self.labels = _batch(config, device)
+        full = training(config)
+        configure_process(devices=full.devices, threads=full.threads, deterministic=full.deterministic)
+        self.experiment = Experiment(full)
+        network = build_network(full, identities, self.experiment.objective, weights="none")
+        self.gflops = gflops_per_image(network, config.height, config.width)[0] * config.batch
+        self.experiment.trained = Trained(network, None)
+        self.learner = self.experiment.learner(fabric_of(full.devices, full.precision))
+        self.stepper = Stepper(self.learner)
+        self.size = config.batch
+        self.batch = Batch(*_batch(config, device))
 
     def parts(self) -> tuple[Callable[[], object], float]:
-        """The step, and its 10^9 operations."""
-        return lambda: self.stepper.step(self.images, self.labels, 1.0), self.gflops
+        """A function that takes one step, and the 10^9 operations of this step."""
+        return lambda: self.stepper.step(self.batch, 1.0), self.gflops
 
     def epochs(self, steps: int, store: Images) -> Iterator[Progress]:
-        """Of so many steps each, by the loop of `bdlf.train`, on batches of `store`."""
+        """Trains epochs of `steps` steps each with the loop of `bdlf.train`, on batches drawn from `store`."""
         pids = np.arange(len(store)) // 8
-        sampler = IdentitySampler(pids, np.tile(["vis", "ir"], len(pids) // 2), identities=self.batch // 8, steps=steps)
-        recipe = dataclasses.replace(build.build_recipe(self.config), epochs=1 << 20)
-        return fit(
-            self.fabric, self.model, self.network, self.optimizer, self.averaged, self.objective, sampler,
-            build.build_augmentation(self.config), store, np.arange(len(store)), recipe,
-        )  # fmt: skip
+        modalities = np.tile(["vis", "ir"], len(pids) // 2)
+        sampler = IdentitySampler(pids, modalities, identities=self.size // 8, steps=steps)
+        augmentation = Augmentation(**dataclasses.asdict(self.experiment.config.augment))
+        views = self.experiment.trained.network.views
+        batches = Batches(sampler, store, np.arange(len(store)), augmentation, views, seed=0)
+        return fit(self.learner, batches, dataclasses.replace(self.experiment.recipe, epochs=1 << 20))
 
 
 def _loop(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Measurement:
-    """The same steps by the training loop: what sampling, fetching and augmenting the batches makes them wait."""
+    """Time the same steps inside the training loop.
+
+    The note says how much longer they take there, because the loop samples, fetches and augments the batches.
+    """
     steps = 50 if device.type == "cuda" else 1
     shape = (8 * max(_STORED // 8, config.batch // 8), config.height, config.width, 3)
     store = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -143,21 +156,20 @@ def _loop(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch
         "step", what, lambda: next(epochs), repeats=config.repeats, device=device, items=steps * config.batch
     )
     note = f"{found.milliseconds / steps / full.milliseconds:.3f} x the step alone"
-    return Measurement(**vars(found) | {"note": note})
+    return dataclasses.replace(found, note=note)
 
 
 def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    values, buffers = list(torch.rand(16, device=device)), Buffers(step.network)
+    """Time the check for non-finite quantities, as a share of the step `full`, and the writing of a checkpoint."""
+    values, buffers = list(torch.rand(16, device=device)), Buffers(step.learner.network)
 
     def checks() -> None:
         good = torch.stack(values).isfinite().all()
         buffers.settle(good)
 
     found = measure("step", "its checks for NaN", checks, repeats=10 * config.repeats, device=device)
-    yield Measurement(
-        **vars(found) | {"gib": None, "note": f"{found.milliseconds / full.milliseconds:.2%} of the step"}
-    )
-    states: dict[str, Any] = {"model": step.network, "averaged": step.averaged, "optimizer": step.optimizer}
+    yield dataclasses.replace(found, gib=None, note=f"{found.milliseconds / full.milliseconds:.2%} of the step")
+    states: dict[str, Any] = {**step.experiment.trained.states, "optimizer": step.learner.optimizer}
     with tempfile.TemporaryDirectory() as folder:
 
         def save() -> None:
@@ -169,11 +181,14 @@ def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: tor
         size = (Path(folder) / "last.pt").stat().st_size / 2**20
     minutes = Checkpoint().every_minutes or float("inf")
     note = f"{size:.0f} MiB; at one in {minutes:.0f} minutes {found.milliseconds / 60e3 / minutes:.2%} of the time"
-    yield Measurement(**vars(found) | {"gib": None, "note": note})
+    yield dataclasses.replace(found, gib=None, note=note)
 
 
 def training(config: BenchmarkConfig) -> Config:
-    """The paper's recipe with the benchmark's sizes, by Hydra, which a command has started."""
+    """The configuration of the paper's recipe on SYSU-MM01, with the sizes of the benchmark.
+
+    Hydra composes it, so it must be initialised, as it is inside a command.
+    """
     words = [
         "dataset=sysu",
         f"image.height={config.height}",

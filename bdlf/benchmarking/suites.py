@@ -1,4 +1,4 @@
-"""Input, evaluation and start-up. Each suite yields what it has measured as it goes."""
+"""The suites of the input, of evaluation and of start-up. Each yields a measurement as soon as it has it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from bdlf import build
 from bdlf.benchmarking.measure import Measurement, measure
 from bdlf.benchmarking.step import training
 from bdlf.config import BenchmarkConfig
@@ -26,24 +25,22 @@ from bdlf.data import listing
 from bdlf.data.augment import Augmentation, normalize
 from bdlf.data.images import Images
 from bdlf.data.store import open_store
+from bdlf.datasets import DATASETS, sysu
 from bdlf.evaluation import extract
 from bdlf.evaluation.metrics import retrieval_metrics
+from bdlf.experiment import build_objective
+from bdlf.methods import build_network
 
 _STORED = 512
-SCORED = {
-    "sysu": (3803, 301, 96, (3, 6), (1, 2, 4, 5)),
-    "llcm": (7166, 1289, 351, (1, 2, 3), (4, 5, 6)),
-    "regdb": (2060, 2060, 206, (1,), (2,)),
-}
-"""Of one trial: queries, gallery images, identities, cameras of either side."""
 _SYSU_IDENTITIES, _SYSU_IMAGES = 491, 34167  # roughly as many files as SYSU-MM01 has
 _SYSU_CAMERAS = {1: "vis", 2: "vis", 3: "ir", 4: "vis", 5: "vis", 6: "ir"}
 
 
 def input_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """From the uint8 store to the augmented, normalised batch on the device; all of the recipe's augmentation is on.
+    """Measures how fast batches are made for the network.
 
-    Then the first of that alone, the images as stored on the device, from each place where `data.cache` lets them lie.
+    First the whole way from the uint8 store to the augmented and normalised batch on the device, with every
+    augmentation on. Then only the fetching of the images, once for each place where `data.cache` can keep them.
     """
     sizes = [(config.batch, config.height, config.width)]
     sizes += [(config.batch // 2, *sizes[0][1:]), (2 * config.batch, *sizes[0][1:]), (config.batch, 256, 128)]
@@ -62,7 +59,7 @@ def input_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measu
 
 @contextmanager
 def _mapped(random: np.random.Generator, images: int, height: int, width: int) -> Iterator[np.ndarray]:
-    """A store of random images in a file that has just been written."""
+    """Yields a store of random images, uint8 (images, height, width, 3), mapped from a temporary file."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/store.npy", random.integers(0, 256, (images, height, width, 3), dtype=np.uint8))
         yield np.load(f"{folder}/store.npy", mmap_mode="r")
@@ -81,14 +78,20 @@ def _batch(
 ) -> None:
     taken = _taken(images, batch, random)
     generator = torch.Generator().manual_seed(int(random.integers(1 << 30)))
-    memory[0] = augmentation(taken, batch // 2, generator, out=memory[0])
+    exchangeable = torch.arange(batch) < batch // 2
+    memory[0] = augmentation(taken, exchangeable, generator, out=memory[0])
 
 
 def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """Features of images; figures of one trial from its similarities, at the published sizes and twice the gallery."""
+    """Measures the extraction of features, and the computing of the figures of one trial from its similarities.
+
+    The trials have the sizes that are usual for each dataset. With `config.growth` they are also measured with twice as
+    many gallery images.
+    """
     yield from _embedding(config, device)
     random = np.random.default_rng(0)
-    for protocol, (queries, images, identities, query_cameras, gallery_cameras) in SCORED.items():
+    timed = {dataset.name: dataset.timed for dataset in DATASETS.values() if dataset.timed is not None}
+    for protocol, (queries, images, identities, query_cameras, gallery_cameras) in timed.items():
         for times in (1, 2) if config.growth else (1,):
             similarity = random.standard_normal((queries, times * images), dtype=np.float32)
             pids: list[Any] = [random.integers(identities, size=n) for n in similarity.shape]
@@ -103,9 +106,9 @@ def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[
 
 
 def _embedding(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """`extract` of two batches, each image and its mirror image, and the network alone on as many."""
+    """Measures `extract` on the images of two batches, flip-averaged, and the network alone on as many inputs."""
     full = training(config)
-    network = build.build_model(full, 1, build.build_objective(full), weights="none").to(device).eval()
+    network = build_network(full, 1, build_objective(full), weights="none").to(device).eval()
     random = np.random.default_rng(0)
     rows = np.arange(2 * config.batch)
     with _mapped(random, len(rows), config.height, config.width) as store:
@@ -115,12 +118,12 @@ def _embedding(config: BenchmarkConfig, device: torch.device) -> Iterator[Measur
         @torch.inference_mode()
         def forward() -> None:
             for _ in range(4):
-                network.embed(views)
+                network.embed(views, "vis")
 
         what = f"ResNet-50, {2 * len(rows)} views of {len(rows)} images"
         bare = measure("evaluation", what, forward, repeats=config.repeats, device=device, items=len(rows))
         yield bare
-        work = partial(extract, network.embed, images, rows, batch_size=config.batch)
+        work = partial(extract, network.embed, images, rows, np.full(len(rows), "vis"), batch_size=config.batch)
         what = f"features of {len(rows)} images, flip-averaged"
         found = measure("evaluation", what, work, repeats=config.repeats, device=device, items=len(rows))
     note = f"{bare.milliseconds / found.milliseconds:.0%} of the bare forward's rate"
@@ -128,7 +131,7 @@ def _embedding(config: BenchmarkConfig, device: torch.device) -> Iterator[Measur
 
 
 def startup_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
-    """What a run does before its first step, with a warm cache, for as many files as SYSU-MM01 has."""
+    """Measures what a run does before its first step, with a warm cache of as many images as SYSU-MM01 has."""
     del device
     cpu = torch.device("cpu")
 
@@ -144,11 +147,11 @@ def startup_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Mea
         tables: list[pd.DataFrame] = []
 
         def read() -> None:
-            tables[:] = [listing("sysu", root)]
+            tables[:] = [listing(sysu.DATASET.name, root)]
 
         yield measure("startup", f"listing of {_SYSU_IMAGES:,} files", read, repeats=config.repeats, device=cpu)
 
-        def store() -> None:  # its size plays no part: it is mapped, not read
+        def store() -> None:  # the images are mapped, not read, so their size does not matter
             open_store(tables[0], root, 2, 2, cache_dir=Path(folder) / "cache")
 
         yield measure("startup", "warm image cache of them", store, repeats=config.repeats, device=cpu)

@@ -1,1 +1,1 @@
-"""What every command shares: options, one-line errors, the jobs of a sweep, signals, exit codes."""
+"""What all commands share: reading the command line, one-line errors, the jobs of a sweep, signals, exit codes."""

@@ -1,4 +1,4 @@
-"""What every command shares: composing its configuration, one-line errors, the jobs of a sweep, exit codes."""
+"""What every command does: compose its configuration, run its jobs, print one line per error, choose the exit code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import hydra
@@ -41,7 +42,9 @@ from bdlf.system import processes
 from bdlf.system.errors import HeldError, InputError, StorageError
 from bdlf.system.screen import keep_going
 
-_LONGEST_NAME = 200  # bytes of a file's name, which has 255; runs add to theirs
+_LONGEST_NAME = 200  # bytes; a file's name may have 255, and runs add suffixes to the names that are given
+_EXPLAINED = (HydraException, OmegaConfBaseException, OverflowError, OSError, sweep_start.JobFailedError)
+"""Errors whose message says enough: debug=true shows no traceback of them."""
 
 
 def run_command(
@@ -53,115 +56,157 @@ def run_command(
     folder: str = "",
     preload: Callable[[], object] | None = None,
 ) -> NoReturn:
-    """Compose a configuration with the command line, call `task` for each job with an object of `schema`, and exit.
+    """Compose the configuration of a command, call `task` with it for each job, and exit the process.
 
-    The configuration is `conf/<folder>/<name>.yaml`. `about` is the command's module docstring: what it does, a blank
-    line, examples; `--help` shows both. The jobs of a sweep run in processes of their own, started from one that has
-    called `preload`; one that fails never stops the others, and a table says what became of each.
+    - `name`, `folder`: the configuration is `conf/<folder>/<name>.yaml`, changed by the words of the command line.
+    - `schema`: the dataclass that lists all keys; `task` gets an object of it and returns an exit code.
+    - `about`: the command's module docstring, which `--help` prints: a purpose, a blank line, examples.
+    - `preload`: imports what every job needs. A sweep calls it once, before it forks its first job.
+
+    Each job of a sweep runs in a process of its own, so a job that fails never stops the others. At the end a table
+    says what became of every job. Bad input ends the command with one line on standard error.
     """
-    records: list[sweep_records.JobRecord] = []  # of jobs in this process
-    codes: list[int] = []  # of a command that is no sweep
-    call = SweepCall()  # a launcher carries it to other processes, within `job`
     keep_going()
     require_working_directory()
     sys.argv[1:] = in_order(sys.argv[1:], name, schema)
-    show_where = os.environ.get("HYDRA_FULL_ERROR") == "1" or asks_for_debug(sys.argv[1:])
-
-    def job(composed: DictConfig) -> float | None:
-        current = HydraConfig.get()
-        os.chdir(current.runtime.cwd)  # of the command: hydra.job.chdir=true has left it
-        if current.mode != RunMode.MULTIRUN:
-            codes.append(_run_job(composed, schema, task, primary=current.job.config_name, debug=show_where))
-            return None
-        if preload is not None and not records and sys.platform == "linux":  # forked with care elsewhere: from nothing
-            preload()
-        record = sweep_records.run_job(
-            lambda: _run_job(composed, schema, task, primary=current.job.config_name, debug=show_where),
-            current.job.num,
-            current.overrides.task,
-            call=call.name,
-            sweep=call.folder,
-        )
-        records.append(record)
-        if record.code in (INTERRUPTED, STOPPED) and record.state != "held":
-            hand_to_launcher()
-            sys.exit(record.code)  # the rest of the sweep too
-        return sweep_start.figure(record)
-
-    def begin(composed: DictConfig) -> None:
-        try:
-            given = sweep_start.swept_words(composed)
-            refuse_sweep_over(given)
-            refuse_without_effect(given, name, folder)
-        except InputError as error:
-            print_error(str(error))
-            sys.exit(WRONG_INPUT)
-        sweep_start.set_parameters(composed, lambda words: keep_typed(words, schema))
-        processes.share_cores(composed)
-        call.begin(composed)
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through: they are put in one line below
-    stopped, unexpected = DONE, None
+    debug = os.environ.get("HYDRA_FULL_ERROR") == "1" or asks_for_debug(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and this function prints each in one line
+    call = _Call(name, schema, task, folder, preload, debug)
+    code, unexpected = DONE, None  # how Hydra ended: its exit code, or the error that nobody expected
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(name, folder, about, sys.argv[1:]))
             sys.exit(with_screen(DONE))
+        code = call.run()
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+    except Exception as error:
+        if debug and not isinstance(error, _EXPLAINED):
+            raise
+        known = _print_reason(error, schema)
+        code, unexpected = (DONE, error) if known is None else (known, None)
+    if call.codes:
+        sys.exit(with_screen(next((one for one in call.codes if one != DONE), code)))
+    sys.exit(with_screen(call.end(code, unexpected)))
+
+
+def _print_reason(error: Exception, schema: type) -> int | None:
+    """Print why Hydra stopped and return the exit code. Print nothing and return None for an unexpected error."""
+    if isinstance(error, InputError):
+        print_error(str(error))
+        return WRONG_INPUT
+    if isinstance(error, HydraException | OmegaConfBaseException | OverflowError):
+        print_error(explain(error, schema))
+        return WRONG_INPUT
+    if isinstance(error, OSError):  # Hydra cannot write into the folder of the sweep
+        print_error(f"{one_line(str(error))}; choose another output=")
+        return WRONG_INPUT
+    if isinstance(error, sweep_start.JobFailedError):  # too many trials of an optimising sweeper failed
+        print_error(f"the sweeper ended the sweep after {error}; hydra.sweeper.max_failure_rate=1 lets Optuna go on")
+        return FAILED
+    return None
+
+
+@dataclass
+class _Call:
+    """One call of a command and what has become of its jobs. A launcher may pickle it into other processes."""
+
+    name: str
+    schema: type
+    task: Callable[[Any], int]
+    folder: str
+    preload: Callable[[], object] | None
+    debug: bool
+    sweep: SweepCall = field(default_factory=SweepCall)
+    records: list[sweep_records.JobRecord] = field(default_factory=list)
+    """Of the jobs of a sweep that this process started."""
+    codes: list[int] = field(default_factory=list)
+    """Exit codes of the jobs where the command is no sweep: at most one."""
+
+    def run(self) -> int:
+        """Let Hydra compose the configuration and start the jobs. Returns the exit code that a launcher asks for."""
         try:
             processes.require_one_process()
             processes.prepare_threads()
-            primary = _prepare(name, folder, schema)
-            with sweep_start.listening(begin):
-                hydra.main(version_base="1.3", config_path=str(config_folder("conf") / folder), config_name=primary)(
-                    job
-                )()
+            primary = _prepare(self.name, self.folder, self.schema)
+            folder = str(config_folder("conf") / self.folder)
+            with sweep_start.listening(self.begin_sweep):
+                hydra.main(version_base="1.3", config_path=folder, config_name=primary)(self.job)()
         except SystemExit as left:
-            if call.folder is None:
+            if self.sweep.folder is None:
                 raise
-            stopped = left.code if isinstance(left.code, int) else FAILED
-    except InputError as error:  # of words
-        if show_where:
-            raise
-        print_error(str(error))
-        stopped = WRONG_INPUT
-    except (HydraException, OmegaConfBaseException, OverflowError) as error:
-        print_error(explain(error, schema))
-        stopped = WRONG_INPUT
-    except OSError as error:  # Hydra cannot write where a sweep's output goes
-        print_error(f"{one_line(str(error))}; choose another output=")
-        stopped = WRONG_INPUT
-    except sweep_start.JobFailedError as error:  # the sweeper had enough
-        print_error(f"the sweeper ended the sweep after {error}; hydra.sweeper.max_failure_rate=1 lets Optuna go on")
-        stopped = FAILED
-    except Exception as error:  # Hydra fails as it pleases on words that it did not expect
-        if show_where:
-            raise
-        unexpected = error
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
-    if codes:
-        sys.exit(with_screen(next((code for code in codes if code != DONE), stopped)))
-    if call.folder is not None:
+            return left.code if isinstance(left.code, int) else FAILED
+        return DONE
+
+    def begin_sweep(self, composed: DictConfig) -> None:
+        """Check the words of a sweep, share the cores among its jobs and fix where its records go."""
         try:
-            records = sweep_records.end_call(call.folder, call.name, records, kept=call.kept)
+            given = sweep_start.swept_words(composed)
+            refuse_sweep_over(given)
+            refuse_without_effect(given, self.name, self.folder)
         except InputError as error:
-            print_error(f"the records of the jobs cannot be read: {error}")
-            stopped = FAILED
-        if not records and stopped == DONE and unexpected is None:
-            print_error(f"no job has left a record in {call.folder}")
-            stopped = FAILED
-    if unexpected is not None:
-        print_error(of_words(unexpected, sys.argv[1:]) if not records else f"the launcher failed: {named(unexpected)}")
-        stopped = FAILED if records else WRONG_INPUT
-    if records:
-        table = None if call.folder is None else call.folder / "jobs.csv"
-        sweep_records.show(records, [table] if table is not None and table.is_file() else [])
-    sys.exit(with_screen(stopped or sweep_records.exit_code(records)))
+            print_error(str(error))
+            sys.exit(WRONG_INPUT)
+        sweep_start.set_parameters(composed, lambda words: keep_typed(words, self.schema))
+        processes.share_cores(composed)
+        self.sweep.begin(composed)
+
+    def job(self, composed: DictConfig) -> float | None:
+        """Run one job, in a process of its own if it belongs to a sweep. Returns the figure that a sweeper optimises.
+
+        Exits the process where the job was interrupted: the jobs of a sweep that come after it do not start.
+        """
+        current = HydraConfig.get()
+        os.chdir(current.runtime.cwd)  # hydra.job.chdir=true has changed it
+
+        def work() -> int:
+            primary = current.job.config_name
+            return _run_job(composed, self.schema, self.task, primary=primary, debug=self.debug)
+
+        if current.mode != RunMode.MULTIRUN:
+            self.codes.append(work())
+            return None
+        if self.preload is not None and not self.records and sys.platform == "linux":
+            self.preload()  # elsewhere libraries may not survive a fork: each job imports for itself
+        words = current.overrides.task
+        record = sweep_records.run_job(work, current.job.num, words, call=self.sweep.name, sweep=self.sweep.folder)
+        self.records.append(record)
+        if record.code in (INTERRUPTED, STOPPED) and record.state != "held":
+            hand_to_launcher()
+            sys.exit(record.code)
+        return sweep_start.figure(record)
+
+    def end(self, code: int, unexpected: Exception | None) -> int:
+        """Read the records of all jobs and print them as a table. Returns the exit code of the command.
+
+        `code` and `unexpected` say how Hydra ended: with which exit code, or with which error nobody expected.
+        """
+        records = self.records
+        if self.sweep.folder is not None:
+            try:
+                records = sweep_records.end_call(self.sweep.folder, self.sweep.name, records, kept=self.sweep.kept)
+            except InputError as error:
+                print_error(f"the records of the jobs cannot be read: {error}")
+                code = FAILED
+            if not records and code == DONE and unexpected is None:
+                print_error(f"no job has left a record in {self.sweep.folder}")
+                code = FAILED
+        if unexpected is not None and records:
+            print_error(f"the launcher failed: {named(unexpected)}")
+            code = FAILED
+        elif unexpected is not None:
+            print_error(of_words(unexpected, sys.argv[1:]))
+            code = WRONG_INPUT
+        if records:
+            table = None if self.sweep.folder is None else self.sweep.folder / "jobs.csv"
+            sweep_records.show(records, [table] if table is not None and table.is_file() else [])
+        return code or sweep_records.exit_code(records)
 
 
 def _prepare(name: str, folder: str, schema: type) -> str:
-    """Make the words of the command line ready for Hydra, and return the name of its primary configuration.
+    """Check and quote the words of the command line for Hydra. Returns the name of the configuration to start from.
 
-    Raises `InputError` for words that change nothing, and for a `from_run=` that is no run folder.
+    Raises `InputError` for words that would change nothing, and for a `from_run=` that names no run folder.
     """
     words = sys.argv[1:]
     from_run = hasattr(schema, "from_run")
@@ -180,19 +225,19 @@ def _run_job(
 ) -> int:
     """Call `task` with the composed configuration as an object of `schema`, and return the exit code of the job.
 
-    `primary` names the configuration that Hydra started from; None: it was composed by other means. With `debug` an
-    error is raised, else it is printed in one line.
+    `primary` names the configuration that Hydra started from, or is None where something else composed it. With
+    `debug` errors are raised; without it they are printed in one line each.
     """
-    keep_going()  # another launcher's process is not the one that did it before
+    keep_going()  # a launcher may run this job in a process that has not called it yet
 
     def say(reason: str, remedy: str = "") -> None:
         announce(reason=reason)
         print_error(reason + remedy)
 
     try:
-        debug = debug or bool(composed.get("debug", False))  # may name what there is not, like every value
+        debug = debug or bool(composed.get("debug", False))  # raises where debug=${...} cannot be resolved
         extra = sorted(set(leaf_keys(composed)) - set(leaf_keys(schema_tree(schema))))
-        if extra:  # +key=value passes Hydra
+        if extra:  # Hydra accepts any +key=value
             raise InputError(unknown_key(extra[0], schema))
         if primary is not None:
             saved_run.check_start(composed, primary)
@@ -218,7 +263,7 @@ def _run_job(
 
 
 def _require_plain(composed: DictConfig) -> None:
-    """Raise InputError for a value that no computer can count with, and for a text that no file can be named after."""
+    """Raise `InputError` for NaN, infinity, integers beyond 64 bits, and texts that cannot be part of a file name."""
     for key in leaf_keys(composed):
         value = OmegaConf.select(composed, key)
         if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""What `--help` prints."""
+"""The text that `--help` prints."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _FLAGS_HELP = {
 
 
 def help_text(name: str, folder: str, about: str, words: list[str]) -> str:
-    """What `--help` prints: purpose, groups, every key with its value under these words, flags, examples.
+    """The text of `--help`: purpose, groups with their options, every key with its value, flags, examples.
 
-    Of several values for a job each, the first is shown. Hydra's own help takes over 2 s with this many groups.
+    The values are those that `words` give. Where a word gives several values, one for each job of a sweep, the first is
+    shown. Hydra's own help would take more than 2 s, because it loads every option of every group.
     """
     purpose, _, examples = about.strip().partition("\n\n")
     given = sorted_words(words)
@@ -36,7 +37,7 @@ def help_text(name: str, folder: str, about: str, words: list[str]) -> str:
     if (extra := given.value_of("-cd", "--config-dir")) is not None:
         sources.append(Path(extra).absolute())
         if not (source / f"{start.removesuffix('.yaml')}.yaml").is_file():
-            sources.reverse()  # `compose` looks for the file to start from in the first folder alone
+            sources.reverse()  # Hydra looks for the file to start from only in the first folder
         overrides.append(f"hydra.searchpath=[{quoted(f'file://{sources[1]}')}]")
     with hydra.initialize_config_dir(str(sources[0]), version_base="1.3"):
         composed = hydra.compose(start, overrides)
@@ -52,7 +53,7 @@ def help_text(name: str, folder: str, about: str, words: list[str]) -> str:
 
 
 def _first_value(word: str) -> str:
-    """Of an override with a value for each of several jobs, the override of the first job."""
+    """The override as the first job of a sweep gets it: `seed=0,1` becomes `seed=0`."""
     parser = OverridesParser.create()
     (parsed,) = parser.parse_overrides([word])
     if not parsed.is_sweep_override():

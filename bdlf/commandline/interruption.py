@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves first and says that the same command goes on."""
+"""Turns the signals that ask a run to stop into an exception, so that the run can save its state before it ends."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from bdlf.commandline.jobs import STOPPED, heeded
 
 
 class Interrupted(BaseException):
-    """A signal asked to stop, and nothing is being written."""
+    """A signal asked the run to stop. It is raised only where no file is being written."""
 
     def __init__(self, signal: str) -> None:
         super().__init__(signal)
 
 
 class Interruption:
-    """While it is entered, the first of `jobs.SIGNALS` raises `Interrupted`, within `held` at the end of the block.
+    """A context manager: inside it, the first signal of `jobs.SIGNALS` raises `Interrupted`.
 
-    A second Ctrl-C ends the process at once with code 130. Other repeated signals change nothing. In a thread that is
-    not the main one, signals are left as they are; so is SIGHUP where `nohup` has it ignored.
+    Inside a `held()` block the exception waits for the end of that block. A second Ctrl-C ends the process at once with
+    exit code 130; every other later signal is ignored. The handlers are set only in the main thread, because Python
+    allows it nowhere else, and not for SIGHUP where `nohup` made the process ignore it.
     """
 
     def __init__(self) -> None:
         self.asked: str | None = None
-        """The name of the signal that has come."""
+        """The name of the last signal received, or None."""
         self._holding = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -45,7 +46,7 @@ class Interruption:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A signal only sets `asked`; the end of the block raises `Interrupted` then."""
+        """Inside the block a signal only sets `asked`. At the end of the block `Interrupted` is raised if one came."""
         with self._set(True):
             yield
         if self.asked:
@@ -53,7 +54,7 @@ class Interruption:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Inside `held`: what may be given up at any moment."""
+        """A block inside a `held()` block, for work that may be given up: a signal raises `Interrupted` at once."""
         with self._set(False):
             yield
 

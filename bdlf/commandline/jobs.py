@@ -1,4 +1,4 @@
-"""A job in a process of its own: how it starts, what it says of itself while it works, and how it ends."""
+"""Runs a job in a child process: starts it, receives what it announces, passes signals on, returns its exit code."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
-"""Exit codes: done, failed, wrong option or input, interrupted and resumable, stopped at once."""
+"""Exit codes. INTERRUPTED: the job saved and can resume. STOPPED: it ended at once, without saving."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""Ctrl-C, what SLURM and submitit send before a job ends, and what a terminal sends when it closes."""
+"""Signals that ask a job to stop: Ctrl-C, those that SLURM and submitit send before they end a job, and SIGHUP, which a
+closing terminal sends."""
 
-_parent: IO[str] | None = None  # in a job of a sweep: the pipe to the process that started it
-_passed_on: signal.Signals | None = None  # the last signal that this process has passed on to a job
+_parent: IO[str] | None = None  # in a child process: the pipe to its parent
+_passed_on: signal.Signals | None = None  # in a parent process: the last signal that it passed on to its child
 
 
 def heeded() -> list[signal.Signals]:
-    """`SIGNALS`, without SIGHUP where it is ignored: `nohup` wants the run to outlive its terminal."""
+    """`SIGNALS`, but without SIGHUP where `nohup` made the process ignore it: the run shall outlive its terminal."""
     return [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
 
 
 def announce(**facts: Any) -> None:
-    """Tell the sweep at once what it should know of this job: state, run_id, folder, log, reason, estimate (seconds).
+    """Send facts about this job to the process that runs the sweep. Outside a sweep this does nothing.
 
-    The facts must be JSON values. A later value of a fact replaces an earlier one. Outside a sweep nobody listens.
+    `facts` are JSON values under the names that `JobRecord` has: state, run_id, folder, log, reason, objective, and
+    estimate in seconds. A later value of a fact replaces an earlier one.
     """
     if _parent is not None:
         _parent.write(json.dumps(facts) + "\n")
@@ -40,61 +42,70 @@ def announce(**facts: Any) -> None:
 def run_apart(
     work: Callable[[], int], hear: Callable[[dict[str, Any]], object] = lambda _: None
 ) -> tuple[int, dict[str, Any]]:
-    """Call `work` in a process of its own. Returns its exit code, negative for a signal, and all that it announced.
+    """Call `work` in a child process. Returns its exit code, negative for a signal, and everything that it announced.
 
-    `hear` gets everything announced so far, as soon as the job announces something. A crash of the job, or a lack of
-    memory there, does not end this process. When this process ends, the job ends at once. This process passes on
-    the signals that ask it to stop, so that the job can save and stop in order. A job that has not yet begun to
-    listen to them ends at once with INTERRUPTED; at SIGINT, with KeyboardInterrupt.
+    Whenever the job announces something, `hear` is called with everything announced so far. A crash of the child, or a
+    lack of memory there, does not end this process. If this process dies, the child exits immediately, without saving.
+
+    This process passes the signals of `SIGNALS` on to the child, so that the job can save and stop in order. A child
+    that has not installed its handlers yet exits with INTERRUPTED; at SIGINT it raises KeyboardInterrupt.
     """
     global _passed_on
     _passed_on = None
-    told, tell = os.pipe()
-    alive, here = os.pipe()
+    from_child, to_parent = os.pipe()  # carries what the job announces
+    parent_lives, held_by_parent = os.pipe()  # carries nothing: the child sees it close when the parent dies
     sys.stdout.flush()
     sys.stderr.flush()
     signals = heeded()
-    unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until both processes have their handlers
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # signals wait until both processes have their handlers
     child = os.fork()
     if child == 0:
-        os.close(told)
-        os.close(here)
-        _work_as_child(work, tell, alive, unmasked)
-    os.close(tell)
-    os.close(alive)
-    facts: dict[str, Any] = {}
-    rest = b""  # of a line whose end has not come; a job that is killed may leave one
+        os.close(from_child)
+        os.close(held_by_parent)
+        _work_as_child(work, to_parent, parent_lives, mask)
+    os.close(to_parent)
+    os.close(parent_lives)
 
     def pass_on(number: int, _: FrameType | None) -> None:
         global _passed_on
         _passed_on = signal.Signals(number)
-        with suppress(ProcessLookupError):  # it has ended
+        with suppress(ProcessLookupError):  # the child has ended already
             os.kill(child, number)
 
     before = {number: signal.signal(number, pass_on) for number in signals}
-    signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        while part := os.read(told, 1 << 16):
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                facts |= json.loads(line)
-                hear(facts)
+        facts = _listen(from_child, hear)
         _, status = os.waitpid(child, 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(told)
-        os.close(here)
+        os.close(from_child)
+        os.close(held_by_parent)
     return os.waitstatus_to_exitcode(status), facts
 
 
-def hand_to_launcher() -> None:
-    """After a job was interrupted: let a launcher around this process do what it does at the signal that was passed on.
+def _listen(pipe: int, hear: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Read what the child announces until it closes the pipe, and call `hear` after each line. Returns all facts."""
+    facts: dict[str, Any] = {}
+    unfinished = b""  # the beginning of a line; a child that is killed may never send the rest
+    while part := os.read(pipe, 1 << 16):
+        *lines, unfinished = (unfinished + part).split(b"\n")
+        for line in lines:
+            facts |= json.loads(line)
+            hear(facts)
+    return facts
 
-    The handlers of this process wait until the job has saved. Now the handler that the launcher had set is called.
-    submitit's for SIGUSR2 (a time-out) requeues the job and ends this process. submitit's for SIGTERM does nothing: on
-    SLURM it means that SLURM is about to end the job. SLURM requeues a preempted job, and not a cancelled one, where
-    the job does not end by itself; so this process waits for its end there. Returns where no launcher has a handler.
+
+def hand_to_launcher() -> None:
+    """After a job was interrupted: call the handler that a launcher (submitit) had set for the signal.
+
+    This process first lets the job save, and only then calls the launcher's handler for the signal that it passed on.
+    Returns where the launcher has no handler.
+
+    - At SIGUSR2 (the job's time is over), submitit's handler requeues the job and ends this process.
+    - At SIGTERM, submitit's handler does nothing. On SLURM the signal announces that SLURM will end the job. SLURM
+      requeues a preempted job only if SLURM itself ends it, so this process then waits until that happens.
     """
     handler = signal.SIG_DFL if _passed_on is None else signal.getsignal(_passed_on)
     if _passed_on is None or not callable(handler) or handler is signal.default_int_handler:
@@ -104,22 +115,28 @@ def hand_to_launcher() -> None:
         signal.pause()
 
 
-def _work_as_child(work: Callable[[], int], tell: int, alive: int, unmasked: set[int | signal.Signals]) -> NoReturn:
+def _work_as_child(
+    work: Callable[[], int], to_parent: int, parent_lives: int, mask: set[int | signal.Signals]
+) -> NoReturn:
+    """The child's whole life: set handlers, watch the parent, call `work` and exit with its code.
+
+    `to_parent` and `parent_lives` are the child's ends of the pipes; `mask` is the signal mask to restore.
+    """
     global _parent
     for number in heeded():
         if number != signal.SIGINT:
-            signal.signal(number, lambda *_: os._exit(INTERRUPTED))  # also instead of a launcher's handler
-    os.setpgid(0, 0)  # Ctrl-C of the terminal goes to the parent alone
-    _parent = os.fdopen(tell, "w")
+            signal.signal(number, lambda *_: os._exit(INTERRUPTED))  # replaces handlers that a launcher had set
+    os.setpgid(0, 0)  # the terminal then sends Ctrl-C to the parent only, which passes it on
+    _parent = os.fdopen(to_parent, "w")
 
     def end_with_parent() -> None:
-        os.read(alive, 1)  # returns when the parent's end closes
+        os.read(parent_lives, 1)  # returns when the parent's end closes
         os._exit(STOPPED)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     code = FAILED
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = work()
     except KeyboardInterrupt:
         code = STOPPED
@@ -134,7 +151,7 @@ def _work_as_child(work: Callable[[], int], tell: int, alive: int, unmasked: set
 
 
 def in_words(seconds: float) -> str:
-    """`50 s`, `12 min`, `3.5 h`"""
+    """A duration for people: `50 s` below 100 s, `12 min` below 100 min, else `3.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

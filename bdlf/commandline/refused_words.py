@@ -1,4 +1,4 @@
-"""Words that Hydra accepts although they change nothing, or although their sweep cannot be recorded."""
+"""Refuses words of the command line that Hydra would accept but that change nothing or make no recordable sweep."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ONE_FOR_A_SWEEP = {
 
 
 def refuse_without_effect(words: Iterable[str], name: str, folder: str) -> None:
-    """Raise `InputError` for `~group` and `group=null` of the configuration `conf/<folder>/<name>.yaml`.
+    """Raise `InputError` where a word removes a group (`~group` or `group=null`) of `conf/<folder>/<name>.yaml`.
 
-    Without its option, a group leaves the schema's own values, and with these the component is on. A group whose
-    default is null may be null.
+    Removing a group does not switch its component off: the defaults of the schema remain, and they switch it on. Groups
+    whose default option is null may be set to null.
     """
     source = config_folder("conf") / folder
     defaults = OmegaConf.load(source / f"{name}.yaml").defaults
@@ -49,7 +49,7 @@ def refuse_without_effect(words: Iterable[str], name: str, folder: str) -> None:
 
 
 def refuse_sweep_over(words: Iterable[str]) -> None:
-    """Raise `InputError` where the words of a sweep give several values to a key that needs one for all jobs."""
+    """Raise `InputError` where a sweep gives several values to a key that must be the same for all of its jobs."""
     for word in words:
         key = word.partition("=")[0].lstrip("+")
         if key in _ONE_FOR_A_SWEEP and _is_swept(word):
@@ -64,10 +64,13 @@ def _is_swept(word: str) -> bool:
 
 
 def refuse_hidden_configuration(words: list[str], name: str, *, has_from_run: bool) -> None:
-    """Raise `InputError` for Hydra's flags that look as if they read a saved configuration and do not.
+    """Raise `InputError` for flags of Hydra that seem to read a saved configuration but do not.
 
-    `--config-path` takes the command's own options away, and a `<name>.yaml` in the folder of `--config-dir` stands
-    behind the command's own.
+    - `--config-path` replaces the folder of the command's own options, so that none of them is found.
+    - `--config-dir` adds a folder that is searched last: a `<name>.yaml` there is never read, because the command's own
+      file is found first.
+
+    `has_from_run` says whether the command has `from_run=`, which the message then recommends.
     """
     saved = "; from_run=FOLDER starts the configuration that a run has saved" if has_from_run else ""
     for flag, value in _flags(words):
@@ -81,7 +84,7 @@ def refuse_hidden_configuration(words: list[str], name: str, *, has_from_run: bo
 
 
 def _flags(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Hydra's flags that take a folder, with it; `words` has them as `--flag=value` or as two words."""
+    """Each flag of Hydra that takes a folder, with that folder, from `--flag=folder` or `--flag folder`."""
     for place, word in enumerate(words):
         flag, equals, value = word.partition("=")
         if flag in ("-cp", "--config-path", "-cd", "--config-dir"):

@@ -1,7 +1,7 @@
-"""`from_run=FOLDER`: start the configuration that a run has saved, with what the command line changes.
+"""`from_run=FOLDER`: start from the configuration that a run saved, changed by the words of the command line.
 
-The saved values take the place of the command's defaults, and no group has an option. So Hydra composes as ever: a
-group or a key on the command line, in a sweep file or in an own file of options wins over the saved values.
+The saved values replace the command's defaults, and no group has an option chosen. Hydra then composes as usual: a
+group or a key on the command line, in a sweep file or in a user's file of options wins over the saved values.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from bdlf.config import config_folder
 from bdlf.system.errors import InputError
 
 PRIMARY = "from_run"
-"""The name under which Hydra finds the configuration of `store`."""
+"""The name under which Hydra finds the configuration that `store` has given it."""
 _OF_THE_CALL = ("sweep", "dry_run", "rerun", "debug")
-"""Keys that say what one call of the command did, not what the run is."""
+"""Keys that describe one call of the command, not the run; a saved value of theirs is dropped."""
 
 
 def folder_of(words: list[str]) -> Path | None:
-    """The folder that `from_run=` names among the words of a command line, the last of several. None without it.
+    """The run folder that `from_run=` names on the command line, or None. If `from_run=` is repeated, the last wins.
 
-    Raises `InputError` where it is none of a run, and where there are several.
+    Raises `InputError` where the folder is not that of a run, and where one `from_run=` lists several values.
     """
     given = [word for word in words if re.match(r"\+{0,2}from_run=", word)]
     if not given:
@@ -39,7 +39,7 @@ def folder_of(words: list[str]) -> Path | None:
         parsed = OverridesParser.create().parse_override(given[-1])
         value = None if parsed.is_sweep_override() else parsed.value()
     except HydraException:
-        return None  # Hydra says what is wrong with the word
+        return None  # Hydra reports what is wrong with the word
     if parsed.is_sweep_override():
         raise InputError(f"{given[-1]}: one run folder is needed; start a command of its own for each")
     if value is None:
@@ -54,17 +54,17 @@ def folder_of(words: list[str]) -> Path | None:
 
 
 def store(folder: Path) -> None:
-    """Give Hydra the configuration of the run in `folder` as the primary one named `PRIMARY`.
+    """Register the configuration of the run in `folder` with Hydra under the name `PRIMARY`.
 
-    The run's output is the folder that holds it now, so that the same run is found there also from another working
-    directory. Raises `InputError` where the run's `config.yaml` cannot be read.
+    `output` becomes the output folder in which the run lies now, so that the command finds the same run from any
+    working directory. Raises `InputError` where the run's `config.yaml` cannot be read.
     """
     from bdlf.runs.folder import read_config
 
     saved: dict[str, Any] = dataclasses.asdict(read_config(folder / "config.yaml"))
     for key in _OF_THE_CALL:
         del saved[key]
-    place = Path(os.path.abspath(folder))  # without `..`; a link stays, as the run was named by it
+    place = Path(os.path.abspath(folder))  # resolves `..` and keeps symbolic links, as the user named the run by them
     if re.fullmatch(r"seed-?\d+", place.name) and re.search(r"-[0-9a-f]{8}$", place.parent.name):
         saved["output"] = str(place.parents[2])
     command = yaml.safe_load((config_folder("conf") / "config.yaml").read_text())
@@ -74,16 +74,17 @@ def store(folder: Path) -> None:
 
 
 def _without_option(entry: Any) -> Any:
-    """An entry of the defaults list with null in the place of the option of a group of this project."""
+    """The entry of a defaults list, with null as its option if it names a group of this project."""
     if not isinstance(entry, dict):
         return entry
     return {group: option if group.startswith("override ") else None for group, option in entry.items()}
 
 
 def check_start(composed: DictConfig, config_name: str | None) -> None:
-    """Drop the facts about the disk that the run saved and a job no longer has, because its files are others.
+    """Reset the recorded facts about files (`drawn`, `weights_sha256`) where the job reads other files than the run.
 
-    Raises `InputError` where `from_run` stands in a file of options: it must be known before Hydra composes.
+    `config_name` is the configuration that Hydra started from. Raises `InputError` where `from_run` stands in a file of
+    options: it has to be known before Hydra composes.
     """
     if "from_run" not in composed or composed.from_run is None:
         return

@@ -1,12 +1,12 @@
-"""What became of the jobs of a sweep: a record per job, kept from its start, and tables of the records.
+"""The records of a sweep's jobs: one record for each job, written when the job starts and updated until it ends.
 
-Every call of a command under one sweep name keeps its own records, so that no call overwrites those of another:
+Several calls of a command may share one sweep name. Each call has records of its own, so no call overwrites another's:
 
     <sweep>/calls/<call>/jobs/<n>.json   the record of job n of that call
-    <sweep>/calls/<call>/jobs.csv        the jobs of that call
-    <sweep>/jobs.csv                     every job that any call ran, with its newest record
+    <sweep>/calls/<call>/jobs.csv        all jobs of that call
+    <sweep>/jobs.csv                     all jobs of all calls, each with its newest record
 
-One lock per sweep guards all of them, so that several processes can write at the same time.
+One lock for each sweep guards all these files, so that several processes can write them at the same time.
 """
 
 from __future__ import annotations
@@ -31,39 +31,40 @@ from bdlf.commandline.jobs import DONE, FAILED, INTERRUPTED, in_words, run_apart
 from bdlf.system.errors import InputError, StorageError
 from bdlf.system.files import read_json, write_json, write_text
 from bdlf.system.locks import held
-from bdlf.system.screen_table import print_table
+from bdlf.system.screen_table import print_line, print_table
 
 COLUMNS = ("call", "job", "state", "overrides", "run_id", "folder", "objective", "seconds", "reason", "log")
-"""Of `jobs.csv`."""
+"""The columns of `jobs.csv`."""
 STATES = ("running", "finished", "skipped", "would run", "interrupted", "held", "failed", "lost")
-"""Of a job. held: another process writes the same run. lost: the job was running when its process was killed."""
+"""The states of a job. skipped: the run was finished before. would run: this was a dry run. held: another process
+writes the same run. lost: the job is recorded as running, but its process was killed."""
 
 log = logging.getLogger("bdlf")
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job of one call."""
+    """What is known of one job of one call."""
 
     call: str
-    job: int  # its number in the call
+    job: int  # its number in the call, from 0
     state: str  # one of STATES
-    overrides: str
-    pid: int  # of the process that started the job; the job ends with it
+    overrides: str  # the words of the command line that make this job, separated by spaces
+    pid: int  # the process that started the job; the job ends when that process ends
     host: str
-    written: str  # when this record was written; UTC, sorts by time
+    written: str  # when this record was written, in UTC, in a form that sorts by time
     run_id: str = ""
     folder: str = ""
     log: str = ""
     reason: str = ""
-    seconds: float | None = None  # None: not ended
-    code: int | None = None  # exit code, negative for a signal; None: not ended
-    estimate: float | None = None  # seconds
-    objective: float | None = None  # the figure that objective= names; None: it has none
+    seconds: float | None = None  # how long the job took; None until it has ended
+    code: int | None = None  # exit code, negative for a signal; None until the job has ended
+    estimate: float | None = None  # seconds that a dry run expects the job to take
+    objective: float | None = None  # the value of the figure that objective= names, where the job has one
 
 
 def new_call() -> str:
-    """A name for the records of one call: names of later calls sort after it."""
+    """A new name for the records of one call. The names of later calls sort after those of earlier ones."""
     return f"{_now()}-{os.getpid()}"
 
 
@@ -72,8 +73,9 @@ def run_job(
 ) -> JobRecord:
     """Call `work` in a process of its own and return the record of how it ended.
 
-    The record is on disk in the folder `sweep` from the start of the job, and follows what the job announces. With
-    `sweep` None nothing is written. A record that cannot be written stops no job: a warning says so at its end.
+    `number` is the job's number in the call, and `overrides` are its words. The record is written into the folder
+    `sweep` when the job starts and whenever the job announces something; where `sweep` is None, nothing is written. A
+    record that cannot be written never stops the job: a warning is logged when the job has ended.
     """
     running = JobRecord(
         call=call,
@@ -87,7 +89,7 @@ def run_job(
 
     def follow(facts: dict[str, Any]) -> None:
         if sweep is not None:
-            with suppress(StorageError):  # the end of the job tries again
+            with suppress(StorageError):  # it is written again at the end of the job, with a warning if that fails
                 keep(sweep, _with_facts(running, facts))
 
     follow({})
@@ -103,7 +105,10 @@ def run_job(
 
 
 def at_its_end(running: JobRecord, code: int, facts: dict[str, Any], seconds: float) -> JobRecord:
-    """The record of a job that ended with `code` after `seconds` and had announced `facts`."""
+    """The record of a job that has announced `facts` and ended with exit code `code` after `seconds`.
+
+    `running` is its record from before.
+    """
     state = facts.get("state", "finished")
     reason = facts.get("reason", "")
     if code == INTERRUPTED and state != "held":
@@ -114,22 +119,26 @@ def at_its_end(running: JobRecord, code: int, facts: dict[str, Any], seconds: fl
     elif code not in (DONE, INTERRUPTED):
         state = "failed"
     record = _with_facts(running, facts)
-    there = record.log if os.path.isfile(record.log) else ""  # a job may fail before it writes one
+    there = record.log if os.path.isfile(record.log) else ""  # a job may fail before it writes its log
     return dataclasses.replace(record, state=state, reason=reason, log=there, seconds=round(seconds, 1), code=code)
 
 
 def keep(sweep: Path, record: JobRecord) -> None:
-    """Write a record and both tables that show it. Waits for other writers. Raises `StorageError`."""
+    """Write a record and the two tables that contain it, after waiting for other writers.
+
+    Raises `StorageError` where they cannot be written.
+    """
     with _alone(sweep):
         _write(sweep, record)
         _write_tables(sweep, record.call)
 
 
 def end_call(sweep: Path, call: str, ran_here: Iterable[JobRecord] = (), *, kept: bool = True) -> list[JobRecord]:
-    """The records of a call that has ended, by number: those on disk, and of `ran_here` what the disk does not have.
+    """The records of a call that has ended, sorted by job number.
 
-    A job that is still recorded as running had no chance to say how it ended: from here on it counts as failed.
-    Unless `kept`, the folder `sweep` is removed. Raises `StorageError`.
+    They are read from the disk. `ran_here` adds the records that could not be written. A job that is still recorded as
+    running was killed before it could say how it ended, so its record is changed to failed. With `kept=False` the
+    folder `sweep` is removed afterwards. Raises `StorageError` where a record cannot be written.
     """
     found = {record.job: record for record in ran_here}
     try:
@@ -153,9 +162,9 @@ def _ended(sweep: Path, call: str) -> list[JobRecord]:
 
 
 def newest(records: Iterable[JobRecord]) -> list[JobRecord]:
-    """One record per distinct job, the one that was written last; jobs stand in the order in which they first ran.
+    """The newest record of each distinct job, in the order in which the jobs first ran.
 
-    Two records with the same overrides, in whatever order, are of the same job.
+    Two records belong to the same job if they have the same overrides, in whatever order.
     """
     found: dict[tuple[str, ...], JobRecord] = {}
     for record in sorted(records, key=lambda record: (record.call, record.job)):
@@ -166,9 +175,7 @@ def newest(records: Iterable[JobRecord]) -> list[JobRecord]:
 
 
 def show(records: Sequence[JobRecord], tables: Sequence[Path]) -> None:
-    """Print what became of every job, the counts, and which files hold the tables."""
-    from rich.console import Console
-
+    """Print a table of all jobs, how many are in each state, and the paths of the files that hold the tables."""
     headings = ["job", "state", "what differs", "run folder, or why it failed and the log"]
     rows = []
     words = [record.overrides.split() for record in records]
@@ -179,19 +186,16 @@ def show(records: Sequence[JobRecord], tables: Sequence[Path]) -> None:
         rows.append([str(record.job), record.state, differing, why or record.folder])
     print_table(headings, rows, title="jobs", text=(2, 3))
     states = [record.state for record in records]
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=160)
-    console.print(", ".join(f"{states.count(state)} {state}" for state in STATES if state in states))
+    print_line(", ".join(f"{states.count(state)} {state}" for state in STATES if state in states))
     seconds = [record.estimate for record in records if record.estimate and record.state == "would run"]
     if seconds:
-        console.print(f"about {in_words(sum(seconds))} in all, one after the other")
+        print_line(f"about {in_words(sum(seconds))} in all, one after the other")
     for path in tables:
-        console.print(f"{path}")
+        print_line(str(path))
 
 
 def exit_code(records: Sequence[JobRecord]) -> int:
-    """Of a call: FAILED where a job failed, else INTERRUPTED where the same call would go on with a job."""
+    """The exit code of a call: FAILED if a job failed, else INTERRUPTED if repeating the call would resume a job."""
     states = {record.state for record in records}
     return FAILED if "failed" in states else INTERRUPTED if states & {"interrupted", "held"} else DONE
 
@@ -214,7 +218,7 @@ def _write(sweep: Path, record: JobRecord) -> None:
 
 
 def _read(sweep: Path, call: str = "*") -> list[JobRecord]:
-    """The records of a call, or of all, by call and number."""
+    """The records of one call, or of all calls, sorted by call and job number."""
     records = []
     for path in (sweep / "calls").glob(f"{call}/jobs/*.json"):
         try:
@@ -231,14 +235,17 @@ def _write_tables(sweep: Path, call: str) -> None:
 
 
 def _as_it_is(record: JobRecord) -> JobRecord:
-    """`record`, as lost where it says running and its process is gone; what other hosts run cannot be seen here."""
+    """`record`, with state `lost` if it says running although its process is gone.
+
+    Processes on other hosts cannot be checked; their records are returned unchanged.
+    """
     if record.state != "running" or record.host != socket.gethostname():
         return record
     try:
-        os.kill(record.pid, 0)  # sends nothing
+        os.kill(record.pid, 0)  # signal 0 only checks that the process exists
     except ProcessLookupError:
         return dataclasses.replace(record, state="lost", reason=f"process {record.pid} was killed")
-    except PermissionError:  # it runs, under another user
+    except PermissionError:  # the process exists and belongs to another user
         pass
     return record
 
@@ -248,7 +255,7 @@ def _csv(records: Iterable[JobRecord]) -> str:
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(dataclasses.asdict, records))
-    return text.getvalue().encode(errors="backslashreplace").decode()  # overrides may hold bytes that are not UTF-8
+    return text.getvalue().encode(errors="backslashreplace").decode()  # file names may hold bytes that are not UTF-8
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
-"""The start of a sweep: what Hydra has composed for it, before any job runs.
+"""The start of a sweep: reads the configuration that Hydra composed for the sweep, before any job runs.
 
-Only the composed configuration says where the records of a sweep go: an own file of options, `++output=` or `${now:}`
-may decide it. The process that starts the sweep gets it from Hydra here, and hands it to the jobs wherever they run.
+Only this configuration says where the records of the sweep go, because a user's file of options, `++output=` or
+`${now:}` may decide it. The process that starts the sweep receives it from Hydra and hands it to the jobs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ _tell: Callable[[DictConfig], object] | None = None
 
 @dataclass
 class SweepCall:
-    """One call of a command as a sweep. A launcher carries it to other processes, within the job's function."""
+    """One call of a command as a sweep. A launcher pickles it into other processes together with the job function."""
 
     name: str = field(default_factory=new_call)
-    """Of its records."""
+    """The name of this call among the records of the sweep."""
     folder: Path | None = None
-    """Where its jobs are recorded; None before the sweep has started."""
+    """The folder of the records; None before the sweep has started."""
     kept: bool = True
-    """False: the records only tell the starting process what became of the jobs, and are removed at the end."""
+    """Whether the records stay on disk. If not, they only tell the starting process what became of the jobs."""
 
     def begin(self, config: DictConfig) -> None:
-        """Take the folder from the sweep's configuration. A dry run and a command without `sweep=` keep nothing."""
+        """Set `folder` and `kept` from the sweep's configuration.
+
+        A dry run, and a command that has no key `sweep`, keep no records.
+        """
         dry = bool(OmegaConf.select(config, "dry_run", throw_on_resolution_failure=False))
         self.kept = "sweep" in config and not dry
         folder = Path(config.hydra.sweep.dir)
@@ -43,14 +46,14 @@ class SweepCall:
 
 
 class JobFailedError(Exception):
-    """A job gave no figure. A sweeper that optimises counts this as a failed trial."""
+    """A job has no value of the objective. A sweeper that optimises counts the job as a failed trial."""
 
 
 def figure(record: JobRecord) -> float | None:
-    """What a job of a sweep returns to the sweeper: the figure that `objective=` names; 0 where nothing was to run.
+    """The value that a job returns to the sweeper: the figure that `objective=` names, or 0 in a dry run.
 
-    Raises `JobFailedError` where there is no figure and the sweeper is one that wants to know. Hydra's own wants
-    none, and would start no further batch of jobs after an exception.
+    Raises `JobFailedError` where the job has no such value, unless the sweeper is Hydra's basic one. That sweeper uses
+    no value, and after an exception it would start no further jobs.
     """
     if record.state == "would run":
         return 0.0
@@ -60,7 +63,7 @@ def figure(record: JobRecord) -> float | None:
 
 
 def set_parameters(config: DictConfig, change: Callable[[list[str]], list[str]]) -> None:
-    """Change the parameters that a sweep file gives, each as the word that would give it on the command line."""
+    """Apply `change` to each parameter of a sweep file, written as the word `key=value` of a command line."""
     parameters = OmegaConf.select(config, "hydra.sweeper.params")
     if parameters:
         with read_write(config.hydra):
@@ -70,14 +73,14 @@ def set_parameters(config: DictConfig, change: Callable[[list[str]], list[str]])
 
 
 def swept_words(config: DictConfig) -> list[str]:
-    """What the command line and the sweep's file say of the jobs."""
+    """The overrides of the command line, then the parameters of the sweep file, all as `key=value`."""
     parameters = OmegaConf.select(config, "hydra.sweeper.params") or {}
     return [*config.hydra.overrides.task, *(f"{key}={value}" for key, value in parameters.items())]
 
 
 @contextmanager
 def listening(tell: Callable[[DictConfig], object]) -> Iterator[None]:
-    """Within the block, a sweep that starts in this process calls `tell` with its configuration, `hydra` included."""
+    """Inside the block, a sweep that starts calls `tell` with its configuration, which includes the node `hydra`."""
     global _tell
     _tell = tell
     try:
@@ -87,7 +90,7 @@ def listening(tell: Callable[[DictConfig], object]) -> Iterator[None]:
 
 
 class SweepStart(Callback):  # type: ignore[misc]
-    """Hydra's callback, which the configuration of every command names."""
+    """The callback that every command's configuration names under `hydra.callbacks`."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         if _tell is not None:

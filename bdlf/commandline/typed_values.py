@@ -1,4 +1,4 @@
-"""Text stays as it was typed: Hydra reads `label=3e563` as a number, where the schema wants a text."""
+"""Keeps text as the user typed it: without this, Hydra would read the text `label=3e563` as a number."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bdlf.config import schema_tree
 
 
 def keep_typed(words: Iterable[str], schema: type) -> list[str]:
-    """`words` with quotes around every value that the schema reads as text and Hydra would read as something else.
+    """`words` with quotes around values that are text by the schema but that Hydra would read as a number or a boolean.
 
     `label=7e5` becomes `label='7e5'`, and `label=true,x` becomes `label='true',x`. `null` still means null. A value
-    that already has quotes, brackets or an interpolation is left to Hydra.
+    that contains quotes, brackets or an interpolation is not changed.
     """
     texts = _text_keys(schema_tree(schema))
     return [_kept(word, texts) for word in words]
@@ -43,8 +43,8 @@ def _kept(word: str, texts: set[str]) -> str:
 
 
 def _is_no_text(value: str) -> bool:
-    """Whether Hydra reads `value` as a number or as true or false."""
+    """Whether Hydra would read `value` as a number or a boolean."""
     try:
         return isinstance(OverridesParser.create().parse_override(f"key={value.strip()}").value(), int | float)
-    except HydraException:  # Hydra says it itself, with all of the command line
+    except HydraException:  # Hydra reports it when it reads the whole command line
         return False

@@ -1,4 +1,4 @@
-"""The words of a command line: their order, Hydra's flags, `--help`, and one-line errors that name a word."""
+"""The words of a command line: sorts them into flags and overrides, and explains in one line what is wrong with one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from bdlf.system.files import with_home
 from bdlf.system.screen import unwritten
 from bdlf.system.wording import printable, shortened
 
-_LONGEST = 1500  # letters of an error
+_LONGEST = 1500  # characters of an error message at most
 COMMANDS = {"train": "config", **{name: name for name in ("evaluate", "report", "check", "synthesize", "benchmark")}}
-"""Every command with the name of its configuration; `report` reads none."""
+"""The name of each command's configuration. `report` reads no configuration."""
 PATHS = (
     *("dataset.root", "data.cache_dir", "backbone.weights", "output"),
     *("from_run", "run", "features", "splits", "root", "json"),  # of other commands than training
 )
-"""Keys whose text is a file, a folder or a pattern for them."""
+"""Keys whose value is the path of a file or folder, or a pattern of such paths."""
 _FLAGS = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
 _FLAGS_WITH_VALUE = (
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
@@ -43,13 +43,13 @@ _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 @dataclass
 class Words:
-    """The words of a command line by what they are. `flags` holds their values too, in the order of typing."""
+    """The words of a command line, sorted. `flags` holds the flags of Hydra and their values, in the order typed."""
 
     flags: list[str]
     overrides: list[str]
 
     def value_of(self, *names: str) -> str | None:
-        """The last value that one of these flags has."""
+        """The value of the flag with one of these names; the last one where it is repeated, None where it is absent."""
         found = None
         for word, following in zip_longest(self.flags, self.flags[1:]):
             flag, equals, value = word.partition("=")
@@ -59,7 +59,10 @@ class Words:
 
 
 def sorted_words(words: list[str]) -> Words:
-    """Tell flags and their values from overrides. An unknown flag, and a missing value, ends the command."""
+    """Sort words into flags with their values and overrides.
+
+    Prints an error and exits with code 2 where a flag is unknown or its value is missing.
+    """
     found = Words([], [])
     rest = list(words)
     while rest:
@@ -82,11 +85,14 @@ def sorted_words(words: list[str]) -> Words:
 
 
 def in_order(words: list[str], name: str, schema: type) -> list[str]:
-    """The words as Hydra takes them: flags with their values first, then each override as its writer meant it.
+    """The words in the form that Hydra needs: first the flags with their values, then the overrides.
 
-    An override keeps its meaning where Hydra's grammar can read it. What the grammar refuses is quoted for it where
-    the key holds one text, so that `output=a=b` is the folder `a=b`. `~` at the start of a path is the home folder.
-    A word that no reading can save ends the command with one line.
+    `name` and `schema` are those of the command's configuration. Two kinds of overrides are rewritten. A text that
+    Hydra's grammar cannot read is quoted, so that `output=a=b` means the folder `a=b`. `~` at the start of a path
+    becomes the home folder.
+
+    Prints an error and exits with code 2 for a word with a carriage return, an unknown flag, a home folder that does
+    not exist, or the configuration of another command.
     """
     for word in words:
         if "\r" in word:
@@ -119,7 +125,7 @@ def _as_meant(word: str, schema: type) -> str:
 
 
 def paths_from_home(composed: DictConfig) -> None:
-    """Replace `~` at the start of every path of a configuration, where a file or a variable has brought one."""
+    """Replace `~` at the start of every path by the home folder. Files and variables can bring such paths."""
     for key in PATHS:
         value = OmegaConf.select(composed, key)
         if isinstance(value, str) and value.startswith("~"):
@@ -127,7 +133,7 @@ def paths_from_home(composed: DictConfig) -> None:
 
 
 def require_working_directory() -> None:
-    """End the command where the folder in which it was typed has been deleted."""
+    """Print an error and exit with code 2 if the working directory has been deleted."""
     try:
         os.getcwd()
     except OSError:
@@ -135,7 +141,7 @@ def require_working_directory() -> None:
 
 
 def with_screen(code: int) -> int:
-    """The exit code: FAILED instead of DONE where standard output could not take all, like a file on a full disk."""
+    """`code`, or FAILED instead of DONE if some output was lost, for example on a full disk, after printing why."""
     why = unwritten()
     if why:
         print_error(f"standard output could not be written: {why}")
@@ -145,7 +151,7 @@ def with_screen(code: int) -> int:
 def _holds_text(key: str, schema: type) -> bool:
     node: Any = schema_tree(schema)
     for part in key.split("."):
-        if not (OmegaConf.is_dict(node) and part in node):
+        if not (OmegaConf.is_dict(node) and part in set(node)):  # `in node` is false for a key without a default
             return False
         node = node._get_node(part)
     return isinstance(node, StringNode | AnyNode)
@@ -160,7 +166,10 @@ def _can_be_read(word: str) -> bool:
 
 
 def quoted(value: str) -> str:
-    """As Hydra's grammar takes any text: only quotes, and backslashes before them or at the end, are escaped."""
+    """`value` in double quotes, as Hydra's grammar reads any text.
+
+    Escaped are quotes, backslashes before a quote, and backslashes at the end.
+    """
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
     return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
 
@@ -171,9 +180,9 @@ def _refuse(line: str) -> NoReturn:
 
 
 def asks_for_debug(words: list[str]) -> bool:
-    """Whether the command line sets `debug` or `hydra.verbose` to what Hydra takes for true.
+    """Whether the command line sets `debug` or `hydra.verbose` to a true value, or `hydra.verbose` to names of loggers.
 
-    Hydra may be unable to compose this command line. `hydra.verbose` may also name loggers; that asks too.
+    The words are read here, because Hydra may fail to compose the very command line that shall be debugged.
     """
     asked = {"debug": False, "hydra.verbose": False}
     for word in words:
@@ -186,7 +195,7 @@ def asks_for_debug(words: list[str]) -> bool:
 
 
 def of_words(error: Exception, words: list[str]) -> str:
-    """What to look at where Hydra itself fails."""
+    """The message for an error inside Hydra that nobody expected: it names the words to look at."""
     if "Config group override must be a string" in str(error):
         numbers = [word for word in words if re.fullmatch(r"[\w/]+=[\d.]+", word) and "." not in word.split("=")[0]]
         return f"the options of a group are names, not numbers; look at {', '.join(numbers)}"
@@ -194,20 +203,20 @@ def of_words(error: Exception, words: list[str]) -> str:
 
 
 def named(error: Exception) -> str:
-    """The kind of an error, and what it says in one line."""
+    """The type of an error and its message, in one line."""
     return f"{type(error).__name__}: {shortened(one_line(str(error)), 200)}"
 
 
 def print_error(line: str) -> None:
-    """One line on standard error, whatever `line` holds."""
+    """Print `error: <line>` on standard error as exactly one line: control characters are escaped, long texts cut."""
     print(f"error: {shortened(printable(line), _LONGEST)}", file=sys.stderr)
 
 
-_UNKNOWN_SIGN = "LexerNoViableAltException: "  # Hydra's words, followed by the override and a line with '^' below it
+_UNKNOWN_SIGN = "LexerNoViableAltException: "  # Hydra's message goes on with the override, then a line with a '^'
 
 
 def explain(error: Exception, schema: type) -> str:
-    """Hydra's and OmegaConf's messages in one line, with the known names where a name is unknown."""
+    """The message of an error of Hydra or OmegaConf in one line; for an unknown name it lists the known ones."""
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, str(error), schema)
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ is not None else "")
@@ -222,7 +231,7 @@ def explain(error: Exception, schema: type) -> str:
 
 
 def _unreadable(word: str, why: str, schema: type) -> str:
-    """A word that Hydra's grammar refuses and, for a key of text, how it is typed in a shell as one text."""
+    """The message for a word that Hydra's grammar refuses. For a key that holds text it shows how to quote the word."""
     start, equals, value = word.partition("=")
     if not equals:
         return f"'{word}' has no '='; an option is key=value"
@@ -240,7 +249,7 @@ def _unreadable(word: str, why: str, schema: type) -> str:
 
 
 def unknown_key(key: str, schema: type) -> str:
-    """One line that names the key, the nearest known one, and those beside it."""
+    """The message for an unknown key: it names the most similar known key and the keys of the same section."""
     node: Any = schema_tree(schema)
     known_path: list[str] = []
     for part in key.split("."):
@@ -256,7 +265,7 @@ def unknown_key(key: str, schema: type) -> str:
 
 
 def leaf_keys(node: DictConfig, prefix: str = "") -> list[str]:
-    """The dotted keys of every value, in order."""
+    """The dotted keys of all values of a configuration, in its order."""
     keys: list[str] = []
     for name in map(str, node):
         child = node._get_node(name)
@@ -271,7 +280,10 @@ _NOISE = (
 
 
 def one_line(text: str) -> str:
-    """Lines joined; OmegaConf's `full_key: x` goes to the front, its `object_type` and Hydra's advice are dropped."""
+    """The lines of a message joined by semicolons. The key of OmegaConf's `full_key:` line comes first.
+
+    Lines that only describe OmegaConf's or Hydra's internals, and repeated lines, are dropped.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
     kept = [line for line in lines if not line.startswith(_NOISE)]

@@ -1,4 +1,4 @@
-"""The configurations of the other commands, as `bdlf.config.schema` has that of a run."""
+"""The configurations of all commands but `bdlf.train`, whose configuration is in `bdlf.config.schema`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bdlf.config.schema import Data, Dataset, Synthetic
 
 @dataclass
 class Rescore:
-    """As `Evaluation`; null: as the run was scored."""
+    """The keys of `Evaluation` for scoring a run again; null: as the run was scored when it was trained."""
 
     batch: int | None = None
     flip: bool | None = None
@@ -26,7 +26,7 @@ class Rescore:
 
 @dataclass
 class SyntheticSource:
-    """As `Synthetic`; null: the default."""
+    """The keys of `Synthetic`; null: its default."""
 
     train_identities: int | None = None
     test_identities: int | None = None
@@ -35,7 +35,7 @@ class SyntheticSource:
 
 @dataclass
 class Source:
-    """As `Dataset`, for a command that trains nothing; null: as the run says, or the default."""
+    """The keys of `Dataset` for commands that train nothing; null: the value of the run, or else the default."""
 
     name: str | None = None
     root: str | None = None
@@ -45,7 +45,7 @@ class Source:
     synthetic: SyntheticSource = field(default_factory=SyntheticSource)
 
     def dataset(self) -> Dataset:
-        """With defaults for what is null."""
+        """These values as a `Dataset`, with its default for each null."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         drawn = {name: value for name, value in vars(self.synthetic).items() if value is not None}
         return Dataset(**(given | {"synthetic": Synthetic(**drawn)}))
@@ -56,11 +56,11 @@ class EvaluateConfig:
     """`python -m bdlf.evaluate`."""
 
     run: str | None = None  # a run folder
-    features: str | None = None  # a .npz of features from any code, of the test images of `dataset`
-    splits: Any = None  # run folders of RegDB's splits, or patterns for them, to collate
-    selection: str = "last_epoch"  # of the run's epochs, where it was trained with selection=...
-    save_features: bool = False  # of the run, as <output>/features.npz
-    output: str | None = None  # null: evaluations/<...> in the run's folder, beside the features or beside the runs
+    features: str | None = None  # a .npz file of features of the test images of `dataset`, from any code
+    splits: Any = None  # run folders of RegDB's splits, or patterns of such folders, whose results are averaged
+    selection: str = "last_epoch"  # which epoch of the run, if it was trained with selection=...
+    save_features: bool = False  # true: write the features of the run to <output>/features.npz
+    output: str | None = None  # null: evaluations/<...> in the run folder, beside the features, or beside the runs
     dataset: Source = field(default_factory=Source)
     data: Data = field(default_factory=Data)
     evaluation: Rescore = field(default_factory=Rescore)
@@ -71,11 +71,11 @@ class EvaluateConfig:
 
 @dataclass
 class CheckConfig:
-    """`python -m bdlf.check`. Of RegDB, `dataset.split=null` is all ten splits."""
+    """`python -m bdlf.check`. For RegDB, `dataset.split=null` checks all ten splits."""
 
     dataset: Source = field(default_factory=Source)
-    fast: bool = False  # open no image
-    json: bool = False  # one JSON object instead of tables
+    fast: bool = False  # true: do not open the images
+    json: bool = False  # true: print one JSON object instead of tables
     debug: bool = False
 
 
@@ -84,10 +84,10 @@ class SynthesizeConfig:
     """`python -m bdlf.synthesize`."""
 
     layout: str = MISSING  # regdb | sysu | llcm
-    root: str = MISSING  # the folder to write; absent, empty or written by this command before
+    root: str = MISSING  # the folder to write: it must be absent, empty, or written by this command before
     seed: int = 0
     identities: int = 60
-    images: int = 10  # of each identity by each camera that sees it
+    images: int = 10  # of each identity from each camera that sees the identity
     height: int = 128
     width: int = 64
     debug: bool = False
@@ -98,7 +98,7 @@ class BenchmarkConfig:
     """`python -m bdlf.benchmark`."""
 
     suite: str = "all"  # input | step | evaluation | startup | all
-    batch: int = 64  # images, half of each modality
+    batch: int = 64  # images in a batch, half of them of each modality
     height: int = 384
     width: int = 144
     stage: int = 3
@@ -108,7 +108,7 @@ class BenchmarkConfig:
     compile: str = "none"
     devices: str = "auto"
     threads: int | None = None
-    repeats: int = 5  # of what is slow; ten times as many of what is fast
-    growth: bool = True  # also other sizes
-    json: str = "benchmark.json"  # the file to write
+    repeats: int = 5  # repetitions of slow measurements; fast ones are repeated ten times as often
+    growth: bool = True  # true: measure other sizes too
+    json: str = "benchmark.json"  # the file to which the results are written
     debug: bool = False

@@ -1,7 +1,7 @@
 """The configuration of a run: every key with its type and its default.
 
-A key or a type that is not here is refused before anything starts. The choices (options of groups, recipes per dataset,
-rows of the paper's tables) are YAML files under `conf/` and `sweeps/`.
+A command refuses unknown keys and values of a wrong type before it starts anything. The options of the groups, the
+recipe of each dataset and the rows of the paper's tables are YAML files under `conf/` and `sweeps/`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from omegaconf import MISSING
 
 @dataclass
 class Synthetic:
-    """How much of the synthetic set is drawn; read only where `dataset.name` is `synthetic`."""
+    """The size of the synthetic dataset. It has no effect unless `dataset.name` is `synthetic`."""
 
     train_identities: int = 96
     test_identities: int = 64
-    images_per_identity: int = 8  # of each modality
+    images_per_identity: int = 8  # in each modality
 
 
 @dataclass
 class Dataset:
     name: str = MISSING  # sysu | regdb | llcm | synthetic
     root: str | None = None
-    follow_links: bool = False  # to files outside of root
-    split: int = 1  # RegDB's split, 1..10
-    seed: int = 0  # of the synthetic identities, and of those held out; independent of the run's seed
-    drawn: bool | None = None  # recorded by a run: whether bdlf.synthesize wrote the tree at root
+    follow_links: bool = False  # true: read files outside of root to which links lead
+    split: int = 1  # 1..10, for RegDB only
+    seed: int = 0  # draws the synthetic identities and chooses the held-out ones; independent of the run's seed
+    drawn: bool | None = None  # recorded by a run: whether bdlf.synthesize wrote the files below root
     synthetic: Synthetic = field(default_factory=Synthetic)
 
 
@@ -44,30 +44,30 @@ class Image:
 
 @dataclass
 class Data:
-    cache_dir: str | None = None  # decoded images; null: the user's cache folder
-    cache: str = "auto"  # where training finds them: device | host | disk; auto: the first with room, on a CPU disk
+    cache_dir: str | None = None  # folder of decoded images; null: the user's cache folder
+    cache: str = "auto"  # where images are kept: device | host | disk; auto: the first with room, on a CPU disk
 
 
 @dataclass
 class Batch:
     identities: int = 8
-    images: int = 4  # of each identity and modality
+    images: int = 4  # of each identity in each modality
 
 
 @dataclass
 class Augment:
     crop: bool = True
-    pad: int = 10  # pixels of zero padding before the random crop
+    pad: int = 10  # zero pixels added on each side before the random crop
     flip: float = 0.5  # probability
     erase: float = 0.5  # probability, channel-level random erasing
-    exchange: float = 0.5  # probability, visible half only
+    exchange: float = 0.5  # probability of channel exchange, visible images only
 
 
 @dataclass
 class Backbone:
     name: str = "resnet50"  # resnet50 | resnet18 | resnet10
-    weights: str = "imagenet"  # imagenet | none | a file
-    weights_sha256: str | None = None  # recorded by a run: the content of that file
+    weights: str = "imagenet"  # imagenet | none | path of a file
+    weights_sha256: str | None = None  # recorded by a run: the hash of that file
     last_stride: int = 1
     pooling: str = "gem"  # gem | avg
 
@@ -75,35 +75,35 @@ class Backbone:
 @dataclass
 class Dfe:
     enabled: bool = True
-    stage: int = 3
-    blocks: int = 6
+    stage: int = 3  # Z^M is the output of this stage of the ResNet, 1..4
+    blocks: int = 6  # number of invertible blocks
     scale: str = "tanh"  # tanh: exp(tanh(F3)) | exp: exp(F3), Eq. 3 as printed
-    init: str = "zero"  # of the last convolution of each F: zero | default
+    init: str = "zero"  # initial weights of the last convolution of each F: zero | default
     attention_scaled: bool = True  # false: Eq. 4 as printed
-    attention_zero_value: bool = False  # W_v starts at zero
-    mask_own_identity: bool = False  # rows do not attend to their own identity in the other modality
+    attention_zero_value: bool = False  # true: W_v starts at zero
+    mask_own_identity: bool = False  # true: rows do not attend to their own identity in the other modality
     norm: str = "per_modality"  # BatchNorm of Z^D: per_modality | shared
-    recompute: bool = False  # less memory for more time: block inputs from their outputs; same result up to rounding
+    recompute: bool = False  # true: recompute the inputs of blocks from their outputs; saves memory, takes time
 
 
 @dataclass
 class Beg:
-    projection: str = "free"  # free: learnable P, Eq. 10 by the orth term | orthogonal: P = U U^T by construction
-    init: str = "projector"  # of a free P: projector (rank C/2) | kaiming
-    fusion_scaled: bool = True  # batch step of Eq. 16 also / sqrt(C); false: as printed
+    projection: str = "free"  # free: P is learnable, the term orth enforces Eq. 10 | orthogonal: P = U U^T
+    init: str = "projector"  # initial value of a free P: projector (rank C/2) | kaiming
+    fusion_scaled: bool = True  # true: divide by sqrt(C) in the batch step of Eq. 16 too; false: as printed
     fusion_zero_value: bool = True  # Pv and Qv start at zero; false: random
 
 
 @dataclass
 class Switch:
-    """A group of terms. None (only `detail`): on whenever Z^D is built for something else."""
+    """A group of terms. None, for `detail` only: the group is on if something else needs Z^D."""
 
     enabled: bool | None = True
 
 
 @dataclass
 class Term:
-    """One term. `enabled` None: as its group says; a weight of 0 switches it off as well."""
+    """One term of the loss. `enabled` None: on or off as its group. A weight of 0 also switches the term off."""
 
     enabled: bool | None = True
     weight: float = 1.0
@@ -116,32 +116,32 @@ class Triplet(Term):
 
 @dataclass
 class Mutual(Term):
-    reduction: str = "sum"  # of the two directions: sum | mean
+    reduction: str = "sum"  # how the two directions are combined: sum | mean
 
 
 @dataclass
 class Fkl(Term):
-    form: str = "normalized"  # normalized | raw (literal)
-    detach: bool = True  # no gradient into Z^D
+    form: str = "normalized"  # normalized | raw (as printed)
+    detach: bool = True  # true: Z^D gets no gradient from this term
 
 
 @dataclass
 class Dcorr(Term):
     gamma: float = 1.01
-    clamp: bool = False  # clamp the denominator's correlations at 0 before squaring
-    detach: bool = True
+    clamp: bool = False  # true: negative correlations in the denominator count as 0
+    detach: bool = True  # true: Z^D gets no gradient from this term
 
 
 @dataclass
 class Skd(Term):
     form: str = "stable"  # stable | outside | literal
-    delta: float = 0.01
-    gamma: float = 0.1
+    delta: float = 0.01  # used by the form stable
+    gamma: float = 0.1  # used by the forms outside and literal
 
 
 @dataclass
 class Loss:
-    ramp: float = 0.3  # fraction of the run over which the distillation terms grow to full weight
+    ramp: float = 0.3  # the distillation terms grow to their full weight over this share of the run
     app: Switch = field(default_factory=Switch)
     cmf: Switch = field(default_factory=Switch)
     detail: Switch = field(default_factory=Switch)
@@ -164,20 +164,20 @@ class Loss:
 @dataclass
 class Optimizer:
     lr: float = 0.1
-    backbone_scale: float = 0.1  # the backbone's rate / lr
-    projection_scale: float = 0.1  # the rate of P and of the fusion's matrices / lr
+    backbone_scale: float = 0.1  # learning rate of the backbone / lr
+    projection_scale: float = 0.1  # learning rate of P and of the fusion's matrices / lr
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    clip: float | None = 10.0  # gradient norm; null: not clipped
+    clip: float | None = 10.0  # largest norm of the gradient; null: not clipped
 
 
 @dataclass
 class Schedule:
     epochs: int = 220
-    steps_per_epoch: int | None = None  # null: floor(max(#V, #I) / images of one modality in a batch)
-    warmup_epochs: int = 10  # rate (epoch + 1) / warmup_epochs; 0: none
-    milestones: list[int] = field(default_factory=list)  # epochs from which the rate is divided by 10, again
+    steps_per_epoch: int | None = None  # null: floor(images of the larger modality / images of it in a batch)
+    warmup_epochs: int = 10  # the rate is multiplied by (epoch + 1) / warmup_epochs in these epochs; 0: no warm-up
+    milestones: list[int] = field(default_factory=list)  # at each of these epochs the rate is divided by 10
 
 
 @dataclass
@@ -188,12 +188,12 @@ class Ema:
 
 @dataclass
 class Evaluation:
-    every: int | None = None  # epochs between evaluations during training; null: the end, or each if one is chosen
-    holdout: float = 0.2  # share of training identities that selection=validation keeps (SYSU-MM01: its own 99)
+    every: int | None = None  # epochs between evaluations; null: at the end, or each epoch if `selection` needs it
+    holdout: float = 0.2  # share of training identities that selection=validation holds out (SYSU-MM01: its own 99)
     batch: int = 256  # images embedded at a time
-    flip: bool = True
-    feature: str = "after_bn"  # after_bn | before_bn (the BN-neck)
-    mode: str | None = None  # null in these five: every one that the dataset has, at its default
+    flip: bool = True  # average the features of each image and of its mirror image
+    feature: str = "after_bn"  # after_bn | before_bn: after or before the BN-neck
+    mode: str | None = None  # this and the next four: null stands for the settings that the dataset's protocol reports
     shots: int | None = None
     direction: str | None = None
     gallery: str | None = None
@@ -204,22 +204,22 @@ class Evaluation:
 class Tracker:
     name: str = "wandb"  # wandb | none
     project: str | None = None  # null: WANDB_PROJECT, or else bdlf
-    entity: str | None = None  # null: WANDB_ENTITY, or else that of the login
-    pictures: bool | None = None  # log a batch as a picture; null: of drawn images only, licensed ones stay here
+    entity: str | None = None  # null: WANDB_ENTITY, or else the entity of the login
+    pictures: bool | None = None  # log a batch as a picture; null: only drawn images, as datasets are licensed
 
 
 @dataclass
 class Checkpoint:
-    """Written after an epoch, unless that would take over 2 % of the time, and besides:"""
+    """A checkpoint is written after every epoch, unless that would cost more than 2 % of the time. Additionally:"""
 
-    every_minutes: float | None = 10.0  # in the middle of an epoch too; null: not
-    every_steps: int | None = None
-    keep: int = 2  # the newest, and older ones to fall back on
+    every_minutes: float | None = 10.0  # also within an epoch, when this time has passed; null: never
+    every_steps: int | None = None  # also after this many steps; null: never
+    keep: int = 2  # how many are kept: the newest, and older ones in case it is damaged
 
 
 @dataclass
 class Config:
-    """A run. What each group's options set is in `conf/<group>/`."""
+    """A run. The files in `conf/<group>/` are the options of the groups."""
 
     dataset: Dataset = field(default_factory=Dataset)
     image: Image = field(default_factory=Image)
@@ -238,21 +238,21 @@ class Config:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracker: Tracker = field(default_factory=Tracker)
     precision: str = "32-true"  # 32-true | bf16-mixed
-    compile: str = "none"  # the network that is trained: none | torch.compile's default, reduce-overhead, max-autotune
+    compile: str = "none"  # none, or a mode of torch.compile: default | reduce-overhead | max-autotune
     devices: str = "auto"  # auto | cpu | cuda
-    threads: int | None = None  # CPU threads; null: PyTorch's choice
-    deterministic: bool = False
-    on_nonfinite: str = "stop"  # stop | skip: a step whose loss or gradient is not finite; ten in a row stop too
+    threads: int | None = None  # CPU threads; null: as many as PyTorch takes, limited by the available cores
+    deterministic: bool = False  # true: only deterministic algorithms, so that results repeat bit for bit
+    on_nonfinite: str = "stop"  # stop | skip a step whose loss or gradient is not finite; ten in a row always stop
     seed: int = 0
     variant: str = "full"
-    label: str | None = None  # name of the run's folder; null: from variant, stage and blocks
+    label: str | None = None  # name of the run's folder; null: made from variant, stage and blocks
     output: str = "outputs"
-    sweep: str = "multirun"  # name under <output>/sweeps of what -m or a sweep file started
-    objective: str = "mean_mAP"  # the figure that a sweeper like Optuna's optimises; an unknown one lists all
-    from_run: str | None = None  # on the command line: a run folder whose config.yaml takes the place of the defaults
-    dry_run: bool = False
-    rerun: bool = False
-    debug: bool = False
+    sweep: str = "multirun"  # a sweep keeps its records in <output>/sweeps/<this name>
+    objective: str = "mean_mAP"  # the figure that a sweeper like Optuna optimises; an unknown name lists all
+    from_run: str | None = None  # on the command line only: a run folder whose config.yaml replaces the defaults
+    dry_run: bool = False  # true: check everything and estimate the time, but train nothing
+    rerun: bool = False  # true: move the run folder aside and train from the start
+    debug: bool = False  # true: show a traceback with an error
 
 
 def terms_in(loss: Loss) -> dict[str, Term]:

@@ -1,5 +1,7 @@
 """Listings of the datasets, the image store, the identity sampler and the augmentation."""
 
-from bdlf.data.listing import check, fingerprint, is_synthetic, listing
+from bdlf.data.listing import fingerprint, listing
+from bdlf.datasets.record import is_synthetic
+from bdlf.datasets.table import check
 
 __all__ = ["check", "fingerprint", "is_synthetic", "listing"]

@@ -1,7 +1,8 @@
 """Training augmentation of a whole batch at once, on the batch's device.
 
-Crop, flip, normalise, erase, exchange, in this order [lineage]. The random numbers are drawn on the CPU (`draw`), a
-few per image; the pixels are touched where they lie (`apply`), without a wait for the device.
+The steps are crop, flip, exchange, normalise and erase. The result is that of the lineage's order (crop, flip,
+normalise, erase, exchange) [lineage]. `draw` draws the random numbers on the CPU, a few per image. `apply` changes the
+pixels on the device that holds them, and the CPU does not wait for it.
 """
 
 from __future__ import annotations
@@ -15,27 +16,31 @@ from torch import Tensor
 from bdlf.system.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, per channel, of pixels in 0..1."""
+"""Mean and standard deviation of ImageNet's pixels, for each channel, with pixel values in 0..1."""
 FILL = (0.4914, 0.4822, 0.4465)
-"""What erasing writes, per channel, after normalisation [lineage, CAJ]."""
+"""The value of erased pixels, for each channel, after normalisation [lineage, CAJ]."""
 ERASED_AREA = (0.02, 0.4)
+"""Range of the area of an erased rectangle, as a share of the image."""
 ERASED_ASPECT = (0.3, 1 / 0.3)
+"""Range of height / width of an erased rectangle."""
 ERASE_TRIES = 100
+"""How many rectangles are drawn for an image, of which the first that fits is erased."""
 
 
 def normalize(
     images: UInt8[Tensor, "b h w 3"], *, out: Float[Tensor, "b 3 h w"] | None = None
 ) -> Float[Tensor, "b 3 h w"]:
-    """(pixel / 255 - MEAN) / STD per channel: float32 in channels-last order, on the images' device.
+    """(pixel / 255 - MEAN) / STD for each channel: float32 in channels-last memory order, on the images' device.
 
-    The memory of an earlier result of this shape can be given as `out`: fresh memory costs more than the work.
+    `out`, an earlier result of this shape, is overwritten. This saves time, because new memory takes longer to get than
+    the normalisation takes.
     """
     scale, shift = _constants(images.device)
     return _scaled(images, scale[None], shift[None], out)
 
 
 def _constants(device: torch.device) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
-    """Normalised = pixel x scale + shift."""
+    """scale and shift of each channel, with normalised = pixel x scale + shift and pixels in 0..255."""
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return _send(1 / (255 * std), device), _send(-mean / std, device)
 
@@ -43,7 +48,7 @@ def _constants(device: torch.device) -> tuple[Float[Tensor, " 3"], Float[Tensor,
 def _scaled(
     images: UInt8[Tensor, "b h w 3"], scale: Float[Tensor, "n 3"], shift: Float[Tensor, "n 3"], out: Tensor | None
 ) -> Float[Tensor, "b 3 h w"]:
-    """pixel x scale + shift; n is b, or 1 for all images."""
+    """pixel x scale + shift, written to `out` if it is given. n is b, or 1 where all images share scale and shift."""
     rows, height, width, channels = images.shape
     if out is None:
         lines = torch.empty(rows, height, width * channels, device=images.device)
@@ -56,32 +61,35 @@ def _scaled(
 
 @dataclass(frozen=True)
 class Draws:
-    """What happens to each of b images, on the CPU; sizes and positions in pixels."""
+    """The random choices for each of b images, on the CPU. Sizes and positions are in pixels."""
 
     top: Int[Tensor, " b"]
-    """First row of the crop in the padded image, 0 .. 2 pad; `pad` leaves the image where it is."""
+    """First row of the crop in the padded image, 0 .. 2 pad. The value `pad` does not move the image."""
     left: Int[Tensor, " b"]
+    """First column of the crop, likewise."""
     flip: Bool[Tensor, " b"]
     erase: Bool[Tensor, " b"]
     erase_box: Int[Tensor, "b 4"]
-    """Top, left, height, width; means nothing where `erase` is False."""
+    """Top, left, height and width of the erased rectangle. Not used where `erase` is False."""
     exchange: Bool[Tensor, " b"]
     channel: Int[Tensor, " b"]
-    """0, 1 or 2: what is copied to all three; means nothing where `exchange` is False."""
+    """The channel, 0, 1 or 2, that is copied to the two others. Not used where `exchange` is False."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The augmentation of CAJ as SGIEL uses it [lineage]: each image on its own, all draws independent.
+    """The augmentation of CAJ as SGIEL uses it [lineage]. Every image and every step has independent random numbers.
 
-    `crop`: zero-pad by `pad` pixels and cut the original size out, every position alike. `flip`, `erase`, `exchange`:
-    the probability of each; 0 switches it off. An erased rectangle has an area uniform in ERASED_AREA of the image and
-    an aspect (height / width) uniform in ERASED_ASPECT, drawn up to 100 times until it is less high and less wide than
-    the image (else nothing is erased), and lies anywhere inside, every position alike. An exchange copies one channel,
-    each as likely, to all three, in visible images only.
+    - `crop`: add `pad` zero pixels on each side and cut out the original size at a position drawn uniformly.
+    - `flip`: the probability that an image is mirrored left to right.
+    - `erase`: the probability that a rectangle is replaced by FILL. Its area and its aspect are uniform in ERASED_AREA
+      and ERASED_ASPECT, and its position is uniform. Up to ERASE_TRIES rectangles are drawn, until one is less high and
+      less wide than the image; if none is, nothing is erased.
+    - `exchange`: the probability that one channel, drawn uniformly, is copied to all three. This happens only in images
+      of a view that may exchange channels (BDLF: the visible ones).
 
-    The same numbers are drawn whatever is switched on, so that switching one off changes nothing of the others.
-    Raises `InputError` for a negative pad or a probability outside 0..1.
+    A probability of 0 switches a step off. The same random numbers are drawn whatever is switched on, so switching one
+    step off does not change the others. Raises `InputError` for a negative pad or a probability outside 0..1.
     """
 
     pad: int = 10
@@ -100,26 +108,28 @@ class Augmentation:
     def __call__(
         self,
         images: UInt8[Tensor, "b h w 3"],
-        visible_rows: int,
+        exchangeable: Bool[Tensor, " b"],
         generator: torch.Generator,
         *,
         out: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Augmented and normalised images, as `normalize` gives them.
+        """Augmented and normalised images, in the form that `normalize` returns.
 
-        Rows 0 .. visible_rows - 1 are visible; `generator` is the CPU's. `out` is of `normalize`.
+        Only images for which `exchangeable` is true may exchange channels. `exchangeable` and `generator` belong to the
+        CPU. `out` is that of `normalize`.
         """
-        rows, height, width, _ = images.shape
-        return self.apply(images, self.draw(rows, height, width, visible_rows, generator), out=out)
+        _, height, width, _ = images.shape
+        return self.apply(images, self.draw(height, width, exchangeable, generator), out=out)
 
-    def draw(self, rows: int, height: int, width: int, visible_rows: int, generator: torch.Generator) -> Draws:
-        """The random numbers for `rows` images of height x width, the first `visible_rows` of them visible."""
+    def draw(self, height: int, width: int, exchangeable: Bool[Tensor, " b"], generator: torch.Generator) -> Draws:
+        """The random choices for b images of `height` x `width` pixels; only `exchangeable` ones exchange channels."""
+        rows = len(exchangeable)
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
         def below(limit: int | Tensor) -> Tensor:
-            """Whole numbers 0 .. limit - 1, all alike."""
+            """Whole numbers, uniform in 0 .. limit - 1."""
             return (uniform(rows) * limit).long()
 
         top, left = below(2 * self.pad + 1), below(2 * self.pad + 1)
@@ -128,7 +138,7 @@ class Augmentation:
         flip = uniform(rows) < self.flip
         erase = uniform(rows) < self.erase
 
-        # All 100 tries at once; the first that fits counts.
+        # Draw all rectangles of every image at once and take the first that fits.
         area = height * width * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * uniform(rows, ERASE_TRIES))
         aspect = ERASED_ASPECT[0] + (ERASED_ASPECT[1] - ERASED_ASPECT[0]) * uniform(rows, ERASE_TRIES)
         heights, widths = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
@@ -137,18 +147,21 @@ class Augmentation:
         h, w = heights.gather(1, first).squeeze(1), widths.gather(1, first).squeeze(1)
         box = torch.stack([below(height - h + 1), below(width - w + 1), h, w], dim=1)
 
-        exchange = (uniform(rows) < self.exchange) & (torch.arange(rows) < visible_rows)
+        exchange = (uniform(rows) < self.exchange) & exchangeable
         return Draws(top, left, flip, erase & fits.any(dim=1), box, exchange, below(3))
 
     def apply(
         self, images: UInt8[Tensor, "b h w 3"], draws: Draws, *, out: Float[Tensor, "b 3 h w"] | None = None
     ) -> Float[Tensor, "b 3 h w"]:
-        """Does to the images what was drawn. Which rows that concerns the CPU knows: nothing waits for the device."""
+        """Augment and normalise the images as `draws` says. `out` is that of `normalize`.
+
+        `draws` lies on the CPU, so the CPU knows which rows to change without waiting for the device.
+        """
         device = images.device
         rows, height, width, channels = images.shape
 
-        # Crop and flip are one copy of runs of `width` pixels out of the padded images; a flipped image's runs come
-        # from its mirror image, which is put behind the batch.
+        # Crop and flip in one copy: `source` holds the padded images, and behind them the mirror images of those that
+        # are flipped. Every line of the result is a run of `width` pixels of `source`.
         flipped = draws.flip.nonzero().squeeze(1)
         source = images.new_empty(rows + len(flipped), height + 2 * self.pad, width + 2 * self.pad, channels)
         for dim, size in ((1, height), (2, width)):
@@ -162,11 +175,12 @@ class Augmentation:
         stride, run = (width + 2 * self.pad) * channels, width * channels  # bytes
         first = (image * (height + 2 * self.pad) + draws.top) * stride + left * channels
         starts = _send(first, device)[:, None] + torch.arange(height, device=device) * stride
-        runs = source.as_strided((source.numel() - run + 1, run), (1, 1))  # every possible run; they overlap
+        runs = source.as_strided((source.numel() - run + 1, run), (1, 1))  # a view of all possible runs; they overlap
         cropped = runs.index_select(0, starts.flatten()).view(rows, height, width, channels)
 
-        # An exchange copies pixels, and the constants with them: a channel is normalised as what it was.
-        own = torch.arange(channels).repeat(rows, 1)  # (rows, 3): which channel each one shows
+        # An exchange copies pixels before normalisation. The copied channel keeps the constants of its original, so
+        # that the result is the same as that of an exchange after normalisation.
+        own = torch.arange(channels).repeat(rows, 1)  # (rows, 3): the original channel of each channel
         for row in draws.exchange.nonzero().squeeze(1).tolist():
             kept = int(draws.channel[row])
             own[row] = kept
@@ -184,5 +198,5 @@ class Augmentation:
 
 
 def _send(values: Tensor, device: torch.device) -> Tensor:
-    """To the device, behind the work that is queued there instead of waiting for it."""
+    """Copy to the device without waiting for it: the copy is queued behind the device's other work."""
     return values.to(device, non_blocking=True)

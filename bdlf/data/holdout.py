@@ -1,4 +1,4 @@
-"""Which training identities are kept from training, so that they can choose an epoch."""
+"""Holds out training identities for validation, so that they can select an epoch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from bdlf.system.errors import InputError
 
 
 def train_on_all(listing: pd.DataFrame) -> pd.DataFrame:
-    """The listing with SYSU-MM01's validation identities in 'train', where everyone trains on them [lineage]."""
+    """The listing with the split 'val' renamed to 'train': everyone trains on SYSU-MM01's validation set [lineage]."""
     return _relabelled(listing, listing["split"].replace("val", "train"))
 
 
 def hold_out(listing: pd.DataFrame, *, share: float, seed: int) -> pd.DataFrame:
-    """The listing with the identities that choose an epoch in 'val': SYSU-MM01's own 99, elsewhere a seeded `share`.
+    """The listing with held-out training identities in the split 'val'.
 
-    The draw depends on the training identities and `seed` alone, and takes `round(share x identities)` of them.
+    SYSU-MM01 has 99 validation identities of its own; its listing is returned unchanged. In every other listing,
+    round(`share` x identities) training identities are drawn. The draw depends only on the training identities and on
+    `seed`.
 
-    Raises InputError where that leaves fewer than 2 identities on either side.
+    Raises `InputError` where fewer than 2 identities would be held out, or fewer than 2 would be left for training.
     """
     if (listing["split"] == "val").any():
         return listing
@@ -37,5 +39,4 @@ def hold_out(listing: pd.DataFrame, *, share: float, seed: int) -> pd.DataFrame:
 
 def _relabelled(listing: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
     changed: pd.DataFrame = listing.assign(split=split)
-    changed.attrs.update(listing.attrs)
     return changed

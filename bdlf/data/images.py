@@ -1,4 +1,4 @@
-"""Where the pixels of the image store lie, and how batches of them come to the device."""
+"""Keeps the stored images on the device, in memory or on disk, and brings batches of them to the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bdlf.system.memory import available_memory
 log = logging.getLogger("bdlf")
 
 CACHES = ("auto", "device", "host", "disk")
-"""Values of `data.cache`."""
+"""The values of `data.cache`."""
 _PLACES = {"device": "on the device", "host": "in memory", "disk": "on disk"}
 _CHUNK = 256  # images copied at a time
 
@@ -28,14 +28,18 @@ Prepared = TypeVar("Prepared")
 
 
 class Images:
-    """The images of a store, as batches on `device`.
+    """The images of `store`, from which batches are taken to `device`.
 
-    `cache` says where all of them lie: `device` in the device's memory, `host` in this machine's, `disk` in the
-    memory-mapped file. `auto` is `device` where they take at most a third of what is free there, else `host` where they
-    take at most half of the memory available, else `disk`. On a CPU it is `disk`: the operating system keeps what was
-    read in memory (and `device` is memory, too). The choice is logged.
+    `cache` says where all images are kept:
 
-    Raises InputError on an unknown `cache`, and where the images do not fit in the place that was asked for.
+    - "device": in the memory of the device;
+    - "host": in the memory of this machine;
+    - "disk": in the memory-mapped file of the store;
+    - "auto": "device" if the images take at most a third of its free memory, else "host" if they take at most half of
+      the available memory, else "disk". On a CPU always "disk", because the operating system keeps files that were
+      read in memory.
+
+    The choice is logged. Raises `InputError` for an unknown `cache`, and where the chosen memory has too little room.
     """
 
     def __init__(self, store: UInt8[np.ndarray, "n h w 3"], device: torch.device | str, cache: str = "auto") -> None:
@@ -47,7 +51,7 @@ class Images:
         self._resident: Tensor | None = None
         if self.cache == "device":
             self._resident = torch.empty(store.shape, dtype=torch.uint8, device=self.device)
-            for start in range(0, len(store), _CHUNK):  # each in ordinary memory first: the file's may not be written
+            for start in range(0, len(store), _CHUNK):  # np.array copies, because torch wants writable memory
                 self._resident[start : start + _CHUNK] = torch.from_numpy(np.array(store[start : start + _CHUNK]))
         elif self.cache == "host":
             self._store = np.empty(store.shape, np.uint8)
@@ -58,9 +62,9 @@ class Images:
         return len(self._store)
 
     def take(self, rows: Int[np.ndarray, " b"]) -> UInt8[Tensor, "b h w 3"]:
-        """The images `rows`, in this order, in memory of their own on the device; the host does not wait for a GPU.
+        """A copy of the images `rows` on the device, in this order. The host does not wait for a GPU.
 
-        Raises IndexError on a row outside 0 .. n - 1.
+        Raises `IndexError` for a row outside 0 .. n - 1.
         """
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows {rows.min()}..{rows.max()} are asked of a store of {len(self)} images")
@@ -70,14 +74,15 @@ class Images:
             index = index.pin_memory() if on_gpu else index
             return self._resident.index_select(0, index.to(self.device, non_blocking=True))
         images = torch.empty((len(rows), *self._store.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu)
-        np.take(self._store, rows, axis=0, out=images.numpy(), mode="clip")  # "raise" would fill a copy first
-        return images.to(self.device, non_blocking=True)  # pinned memory is not given out again before it is copied
+        np.take(self._store, rows, axis=0, out=images.numpy(), mode="clip")  # mode="raise" would copy through a buffer
+        return images.to(self.device, non_blocking=True)  # torch reuses pinned memory only after this copy has ended
 
     def batches(self, rows: Iterable[np.ndarray]) -> Iterator[UInt8[Tensor, "b h w 3"]]:
-        """`take` of each array of `rows`, in order.
+        """Yields `take(some)` for each array `some` of `rows`, in order.
 
-        Where a GPU's images come from the host, the next batch is gathered by a thread and copied beside the present
-        one's computations. Closing or dropping the iterator ends that; what `take` raises is raised in its turn.
+        If a GPU takes its images from the host, a thread gathers the next batch and copies it to the GPU while the GPU
+        computes on the current one. The thread ends when the iterator is closed or dropped. An error of `take` is
+        raised when its batch is due.
         """
         if self.device.type != "cuda" or self.cache == "device":
             yield from map(self.take, rows)
@@ -92,14 +97,14 @@ class Images:
             for images, copied in prepared:
                 computing = torch.cuda.current_stream(self.device)
                 computing.wait_event(copied)
-                images.record_stream(computing)  # or the next copy would take its memory while it is still read
+                images.record_stream(computing)  # else a later copy could reuse this memory while it is still read
                 yield images
 
 
 def choose_cache(cache: str, size: int, device: torch.device) -> str:
-    """`device`, `host` or `disk`: where `size` bytes of images lie under `data.cache=<cache>`; see `Images`.
+    """`device`, `host` or `disk`: where `size` bytes of images are kept under `data.cache=<cache>`; see `Images`.
 
-    Raises InputError on an unknown `cache`, and where they do not fit in the place that was asked for.
+    Raises `InputError` for an unknown `cache`, and where the chosen memory has too little room.
     """
     check_cache(cache)
     if cache == "auto":
@@ -122,13 +127,13 @@ def choose_cache(cache: str, size: int, device: torch.device) -> str:
 
 
 def check_cache(cache: str) -> None:
-    """Raise InputError on a value that `data.cache` cannot have."""
+    """Raise `InputError` for a value that `data.cache` cannot have."""
     if cache not in CACHES:
         raise InputError(f"data.cache='{cache}' is not known; known: {', '.join(CACHES)}")
 
 
 def _free(device: torch.device) -> int:
-    """Bytes."""
+    """Free memory of the device, in bytes."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 
@@ -137,10 +142,10 @@ def _size(size: int) -> str:
 
 
 def _ahead(items: Iterable[T], prepare: Callable[[T], Prepared]) -> Generator[Prepared, None, None]:
-    """`prepare(item)` of each, in order: the next one in a thread while the present one is used, and none further.
+    """Yields `prepare(item)` for each item, in order. A thread prepares one item ahead while the caller uses the last.
 
-    What `items` or `prepare` raises is raised where its result would have come. The thread ends with the iterator, at
-    the latest after the item that it is at: that is not waited for.
+    An error of `items` or `prepare` is raised when the result is due. When the iterator is closed, the thread finishes
+    the item that it is working on and ends; the caller does not wait for it.
     """
     remaining = iter(items)
 

@@ -12,18 +12,17 @@ from bdlf.system.errors import InputError
 
 
 class IdentitySampler:
-    """The same identities from both modalities, row by row: what Eqs. 2, 14, 16-19 and 21 rely on.
+    """Draws batches in which row k shows the same identity in both modalities. Eqs. 2, 14, 16-19 and 21 need that.
 
-    `pids` and `modalities` ('vis' or 'ir') describe the training images; drawn indices are positions in them. A batch
-    has `identities` x `images` of each modality [paper: 8 x 4]: identities drawn without replacement, images with
-    [lineage].
+    - `pids`, `modalities` ('vis' or 'ir'): one of each for every training image. Drawn indices are positions in them.
+    - `identities`, `images`: a batch has `identities` x `images` images of each modality [paper: 8 x 4]. Identities are
+      drawn without replacement, images with replacement [lineage].
+    - `seed`: the batches of an epoch depend on it and on the number of the epoch.
+    - `steps`: batches per epoch. None: floor(N / (identities x images)), at least 1, where N is the number of images of
+      the larger modality [ours]. The lineage has one batch more.
 
-    An epoch has `steps` batches, or floor(N / (identities x images)), at least 1, where N is the number of images of
-    the larger modality [ours]. An epoch of the lineage has floor(N / (identities x images)) + 1 batches and trains on
-    all of them.
-
-    Raises `InputError` for fewer identities than a batch needs, an identity without images of one modality, a modality
-    of another name, or lengths that differ.
+    Raises `InputError` for fewer identities than a batch needs, an identity without images of one modality, an unknown
+    modality, a number below 1, or different lengths of `pids` and `modalities`.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class IdentitySampler:
         self.batch_size = 2 * identities * images
         self.pids, labels = np.unique(pids, return_inverse=True)
         self.labels: Int[ndarray, " rows"] = labels.astype(np.int64)
-        """pids numbered from 0 in ascending order: the classifier's classes. `self.pids[label]` is the pid."""
+        """The class of each image: its pid's position in `self.pids`, which holds all pids in ascending order."""
         if len(self.pids) < identities:
             raise InputError(
                 f"a batch needs {identities} identities, but only {len(self.pids)} have training images: "
@@ -76,13 +75,13 @@ class IdentitySampler:
         self.steps_per_epoch: int = steps if steps is not None else max(1, most // (identities * images))
 
     def epoch(self, epoch: int) -> Int[ndarray, "steps 2 n"]:
-        """Indices of every batch of one epoch: [:, 0] visible, [:, 1] infrared, n = identities x images.
+        """Indices of the images of all batches of one epoch: [:, 0] visible, [:, 1] infrared, n = identities x images.
 
-        Column k of both is one identity; its images are side by side. The result depends on the seed and the epoch
-        alone, so resuming needs no state.
+        [:, 0, k] and [:, 1, k] show the same identity, and the images of an identity are neighbours. The result depends
+        only on the seed and on `epoch`, so resuming a run needs no saved state.
         """
         random = np.random.default_rng(np.random.SeedSequence((self.seed, epoch)))
-        # The smallest of independent uniform numbers: a draw without replacement, for all batches at once.
+        # Sorting random numbers and taking the first identities draws without replacement, for all batches at once.
         order = random.random((self.steps_per_epoch, len(self.pids))).argsort(axis=1)
         drawn = order[:, : self.identities].repeat(self.images, axis=1)
         halves = [

@@ -1,4 +1,4 @@
-"""All images of a listing as one memory-mapped array, decoded once."""
+"""Decodes all images of a listing once and keeps them in a file, as one memory-mapped array."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,24 +22,25 @@ from numpy import ndarray
 from PIL import Image
 from tqdm import tqdm
 
-from bdlf.data.listing import content_hash
 from bdlf.datasets.decoding import FORMATS, WIDE, BadImageError, Span, check_range, grey_values, read_image, to_rgb
 from bdlf.datasets.marks import mark, marked_findings
+from bdlf.datasets.table import content_hash
 from bdlf.datasets.tree import file_stats
 from bdlf.system.errors import InputError, StorageError
 from bdlf.system.files import remove_leftovers
 from bdlf.system.locks import held
 
 VERSION = 2
-"""Of what a cache file holds: raise it when decoding, resizing or the file's form changes."""
-_CHUNK = 256  # images in memory at a time
-_NAMED = 5  # bad files that a message names
-_PROBES = 8  # rendered rows that a key covers
+"""The version of cache files. Increase it when decoding, resizing or the format of the file changes."""
+_CHUNK = 256  # how many images are decoded before they are written
+_NAMED = 5  # how many bad files a message names
+_PROBES = 8  # how many rendered rows the key of a cache file depends on
 _REMEDY = "set data.cache_dir to a folder with room"
 
 log = logging.getLogger("bdlf")
 
 Render = Callable[[pd.DataFrame, int, int], ndarray]
+"""Draws rows of a listing: (rows, height, width) -> uint8 (rows, height, width, 3)."""
 
 
 def open_store(
@@ -48,22 +50,27 @@ def open_store(
     width: int,
     *,
     cache_dir: str | Path,
+    name: str = "images",
     render: Render | None = None,
     value_range: str = "file",
 ) -> UInt8[np.memmap, "rows {height} {width} 3"]:
     """The images of `listing`, row by row, as a read-only uint8 array (N, height, width, 3), RGB.
 
-    Files are decoded by the rules of `bdlf.datasets.decoding` (`value_range` is `image.range`, for grey values of more
-    than 8 bits) and resized with LANCZOS [lineage]; a listing without files (`root` is None) is drawn by
-    `render(rows, height, width)`. The array is kept as a .npy file in `cache_dir`, under a key of the dataset's name,
-    the listed paths, sizes and times of change, height, width, filter and `value_range` (without files: of all columns
-    and of a few rendered rows), so a changed file means a new cache. Behind the array lie a byte of marks for every
-    image and the key. The key recognises a file that was cut short or comes from elsewhere, which is made again. The
-    marks tell, without a look at the pixels, which images have one single value and whether the modalities look
-    swapped; both are logged as warnings. Caches of older keys are left where they are.
+    Image files below `root` are decoded by the rules of `bdlf.datasets.decoding` and resized with LANCZOS [lineage].
+    `value_range` is `image.range`, for grey values of more than 8 bits. Where `root` is None, the listing has no files,
+    and `render(rows, height, width)` draws it.
 
-    Raises `InputError` that names the files which cannot be decoded, after trying all, or says why the cache cannot be
-    written; nothing is left behind in either case.
+    The array is kept as a .npy file in `cache_dir`. The name of the file begins with `name`, that of the dataset, and
+    contains a key, a hash of everything that the pixels depend on: paths, sizes and modification times of the image
+    files, height, width, filter and `value_range`; for a drawn listing, all of its columns and a few rendered rows. A
+    changed image file therefore means a new cache file. Old cache files are not removed.
+
+    After the array, the file holds one byte of marks for each image, and the key. The key shows whether the file is
+    whole; one that is not is written again. The marks tell which images have a single value, and whether the modalities
+    look swapped, without reading the pixels. Both are logged as warnings.
+
+    Raises `InputError` that names the files that cannot be decoded, after trying all of them, and `StorageError` where
+    the cache cannot be written. Neither leaves an unfinished file behind.
     """
     if len(listing) == 0:
         raise InputError("the listing has no images: there is nothing to store")
@@ -78,26 +85,30 @@ def open_store(
     else:
         raise InputError("a store needs either the dataset's root or a function that renders the listing")
 
-    name = listing.attrs["name"]
     key = hashlib.sha256(f"{VERSION} {height} {width} lanczos {stamp}".encode()).hexdigest()
     shape = (len(listing), height, width, 3)
     file = Path(cache_dir) / f"{name}-{height}x{width}-{key[:16]}.npy"
-    store = _open(file, shape, key)
-    if store is None:
-        lock = file.with_name(f".{file.name}.lock")
-        with held(lock, f"the image cache {file}", remedy=_REMEDY, wait=True) as alone:
-            if alone:
-                remove_leftovers(file.parent, f".{file.name}.*.partial")
-            store = _open(file, shape, key)  # perhaps made by the process that held the lock a moment ago
-            if store is None:
-                _write(file, shape, key, chunks)
-                store = _open(file, shape, key)
-    if store is None:
-        raise InputError(f"the image cache {file} does not read back as written: check the disk of data.cache_dir")
-    images, marks = store
+    images, marks = _open(file, shape, key) or _write_and_open(file, shape, key, chunks)
     for line in marked_findings(listing, marks):
         log.warning("%s", line)
     return images
+
+
+def _write_and_open(
+    file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarray]
+) -> tuple[np.memmap, ndarray]:
+    """Write the cache file under its lock, so that only one process does, and open it."""
+    lock = file.with_name(f".{file.name}.lock")
+    with held(lock, f"the image cache {file}", remedy=_REMEDY, wait=True) as held_now:
+        if held_now:
+            remove_leftovers(file.parent, f".{file.name}.*.partial")
+        store = _open(file, shape, key)  # another process may have written it while this one waited for the lock
+        if store is None:
+            _write(file, shape, key, chunks)
+            store = _open(file, shape, key)
+    if store is None:
+        raise InputError(f"the image cache {file} does not read back as written: check the disk of data.cache_dir")
+    return store
 
 
 def _stamp_files(listing: pd.DataFrame, root: Path) -> str:
@@ -107,7 +118,7 @@ def _stamp_files(listing: pd.DataFrame, root: Path) -> str:
 
 
 def _stamp_rows(listing: pd.DataFrame, height: int, width: int, render: Render) -> str:
-    """Rendered rows are part of it, so that a change of the drawing code is noticed."""
+    """A hash of all columns and of a few rendered rows, so that it changes when the drawing code changes."""
     probes = listing.iloc[np.unique(np.linspace(0, len(listing) - 1, _PROBES).astype(int))]
     order = "\n".join(listing["path"])
     pixels = render(probes.reset_index(drop=True), height, width)
@@ -123,12 +134,15 @@ def _rendered(listing: pd.DataFrame, height: int, width: int, render: Render) ->
 
 
 def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_range: str) -> Iterator[ndarray]:
-    """Chunks of decoded images; after the first bad file nothing more, but all others are still tried and named."""
+    """Yields chunks of decoded images. After the first bad file it yields nothing more, but still tries all files.
+
+    Raises `InputError` that names the bad files.
+    """
     paths, modalities = listing["path"].tolist(), listing["modality"].tolist()
     bad: list[tuple[str, BadImageError]] = []
-    # More threads than cores only cost memory: Pillow decodes and resizes without the GIL.
+    # Pillow decodes and resizes without the GIL, so one thread per core is enough, and more would only take memory.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore")  # of Pillow, about large images, which are refused, and odd metadata
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are refused anyway
         spans = _spans_of_set(paths, modalities, root, pool) if value_range == "set" else {}
 
         def decode(path: str, modality: str) -> ndarray | BadImageError:
@@ -154,15 +168,15 @@ def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_r
 def _spans_of_set(
     paths: Sequence[str], modalities: Sequence[str], root: Path, pool: ThreadPoolExecutor
 ) -> dict[str, Span]:
-    """The lowest and highest value of each modality's images of more than 8 bits, from a first pass over them."""
+    """The lowest and highest value in each modality's images of more than 8 bits, from a first pass over the files."""
 
     def span(path: str) -> Span | None:
         try:
             with Image.open(f"{root}/{path}", formats=FORMATS) as image:
-                if image.mode not in WIDE:  # known without decoding
+                if image.mode not in WIDE:  # the header tells the mode, so nothing is decoded here
                     return None
             values = read_image(f"{root}/{path}", grey_values)
-        except (OSError, BadImageError):  # named by the second pass
+        except (OSError, BadImageError):  # the second pass meets the same error and names the file
             return None
         return float(values.min()), float(values.max())
 
@@ -177,7 +191,7 @@ def _spans_of_set(
 
 
 def _decode(file: str, height: int, width: int, value_range: str, span: Span | None) -> ndarray | BadImageError:
-    """(height, width, 3) RGB, or why there is none."""
+    """The image as (height, width, 3) RGB, or the error that says why it cannot be read."""
 
     def resized(image: Image.Image) -> ndarray:
         return np.asarray(to_rgb(image, value_range, span).resize((width, height), Image.Resampling.LANCZOS))
@@ -189,7 +203,7 @@ def _decode(file: str, height: int, width: int, value_range: str, span: Span | N
 
 
 def _open(file: Path, shape: tuple[int, ...], key: str) -> tuple[np.memmap, ndarray] | None:
-    """The array in `file` and the marks, or None where it is absent, cut short, or not the one of this key."""
+    """The array and the marks in `file`, or None where the file is absent, cut short, or has another key."""
     behind = shape[0] + len(key)
     try:
         with open(file, "rb") as stream:
@@ -206,7 +220,11 @@ def _open(file: Path, shape: tuple[int, ...], key: str) -> tuple[np.memmap, ndar
 
 
 def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarray]) -> None:
-    """Header, pixels, marks and key, written aside in sequence, so that a full disk is an error here, and renamed."""
+    """Write header, pixels, marks and key to a temporary file and rename it to `file`.
+
+    Everything is written in sequence, not through a memory map, so that a full disk raises an error here. Raises
+    `StorageError`.
+    """
     need = int(np.prod(shape, dtype=np.int64))
     partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -231,3 +249,15 @@ def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarra
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def cache_folder() -> str:
+    """The folder `bdlf` in the user's folder for caches: $XDG_CACHE_HOME, or else the system's default.
+
+    Raises `InputError` for a user without a home folder.
+    """
+    default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    folder = os.path.expanduser(f"{os.environ.get('XDG_CACHE_HOME') or default}/bdlf")
+    if folder.startswith("~"):  # expanduser leaves `~` where no home folder is known
+        raise InputError("this user has no home folder for the cache of decoded images: set data.cache_dir=FOLDER")
+    return folder

@@ -1,16 +1,17 @@
-"""From an image file to 8-bit RGB: which files and modes of Pillow are read, by which rule, and which are refused.
+"""Turns an image file into 8-bit RGB: which files and which modes of Pillow are read, by which rule, or refused.
 
-- L, RGB: as stored. 1: 0 becomes 0, 1 becomes 255. P: the colours of the palette. RGBX: the X is dropped.
-- YCbCr, HSV: Pillow's conversion to RGB.
-- I;16, I;16L, I;16B, I;16N, I, F: grey of more than 8 bits. `image.range` says which values become black and white, see
-  `grey_levels`.
-- LA, La, PA, RGBA, RGBa, and any other mode with a transparent colour: read where every pixel is opaque, else refused.
+- L, RGB: as stored. 1: 0 becomes 0, and 1 becomes 255. P: the colours of the palette. RGBX: the X is dropped.
+- YCbCr, HSV: converted to RGB by Pillow.
+- I;16, I;16L, I;16B, I;16N, I, F: grey of more than 8 bits. `image.range` says which values become black and white;
+  see `grey_levels`.
+- LA, La, PA, RGBA, RGBa, and any other mode with a transparent colour: read if all pixels are opaque, else refused.
 - CMYK, LAB: refused, because their colours are not defined without a colour profile.
 
-Refused as well: files of several frames, NaN and infinite pixels, 16-bit grey with alpha (Pillow delivers 8 of the 16
-bits), TIFF that is compressed otherwise than by LZW, Deflate or PackBits, and TIFF of more than 8 bits whose lowest
-value is white. 16-bit colour is read at its higher 8 bits, as Pillow delivers it. EXIF orientation is applied, as every
-viewer does (the released datasets have none); EXIF data that cannot be read count as none.
+Other files that are refused: files of several frames, NaN and infinite pixels, 16-bit grey with alpha (of which Pillow
+delivers only 8 bits), TIFF files whose compression is not LZW, Deflate or PackBits, and TIFF files of more than 8 bits
+whose lowest value is white. Of 16-bit colour, the higher 8 bits are read, because Pillow delivers only those. The EXIF
+orientation is applied, as every viewer does (the released datasets have none). EXIF data that cannot be read are
+ignored.
 """
 
 from __future__ import annotations
@@ -27,26 +28,27 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from bdlf.system.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
-"""Those of the datasets, and what thermal cameras write; others' decoders are not for files from strangers."""
+"""The formats of the datasets and of thermal cameras. No other decoder of Pillow is trusted with unknown files."""
 RANGES = ("file", "set", "full")
 """Values of `image.range`."""
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Modes of Pillow that hold grey values of more than 8 bits."""
 _COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
-"""Of TIFF. The other decoders of libtiff (JPEG, CCITT, ZSTD, ...) are not for files from strangers."""
+"""Compressions of TIFF files. No other decoder of libtiff (JPEG, CCITT, ZSTD, ...) is trusted with unknown files."""
 _NO_PROFILE = ("CMYK", "LAB")
-_WHITE_IS_ZERO, _PHOTOMETRIC, _SAMPLE_FORMAT = 0, 262, 339  # of TIFF: a value of the first tag, and two tags
+_WHITE_IS_ZERO, _PHOTOMETRIC, _SAMPLE_FORMAT = 0, 262, 339  # a value of the tag Photometric, and two tags of TIFF
 _RESTORE = "restore {} from the dataset"
 
 T = TypeVar("T")
 Span = tuple[float, float]
-"""The values that become black and white."""
+"""The value that becomes black and the value that becomes white."""
 
 
 class BadImageError(ValueError):
-    """An image file that cannot be used: `kind` is the same words for the same cause, the message says more.
+    """An image file that cannot be used.
 
-    `remedy` has a {} in the place of "it" or "them".
+    `kind` names the cause and is the same text for every file with this cause; the message says more. `remedy` is a
+    sentence with {} where "it" or "them" belongs.
     """
 
     def __init__(self, kind: str, message: str, remedy: str = _RESTORE) -> None:
@@ -55,13 +57,16 @@ class BadImageError(ValueError):
 
 
 def check_range(value_range: str) -> None:
-    """Raise InputError on a value that `image.range` cannot have."""
+    """Raises `InputError` for a value that `image.range` cannot have."""
     if value_range not in RANGES:
         raise InputError(f"image.range='{value_range}' is not known; known: {', '.join(RANGES)}")
 
 
 def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
-    """What `use` makes of the image in `file`, whose pixels are all decoded and upright. Raises `BadImageError`."""
+    """Decodes the image in `file`, turns it upright, and returns what `use` makes of it.
+
+    Raises `BadImageError` for a file that cannot be used.
+    """
     try:
         with Image.open(file, formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
@@ -77,17 +82,17 @@ def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError("image too large", " ".join(str(error).split())) from error
-    except Exception as error:  # of any kind: Pillow's decoders raise what they please on broken files
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
         why = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError("image truncated or damaged", why) from error
 
 
 def _require_plain_file(image: Image.Image) -> None:
-    """Refuse what the header alone tells."""
+    """Raises `BadImageError` for a file whose header says that it cannot be read."""
     if getattr(image, "is_animated", False):
         why = f"mode {image.mode}, several frames, where one image is expected"
         raise BadImageError("image of several frames", why, "keep one frame of {}")
-    tiles = getattr(image, "tile", [])  # how the pixels lie in the file
+    tiles = getattr(image, "tile", [])  # how the pixels are stored in the file
     stored = str(tiles[0][3]) if tiles else ""
     if "LA;16" in stored:
         why = "16-bit grey with alpha, of which Pillow delivers 8 bits"
@@ -103,20 +108,20 @@ def _require_plain_file(image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """All pixels decoded, and turned as EXIF says. Pillow has turned a TIFF already."""
+    """The image with all pixels decoded, turned as its EXIF data say. Pillow turns TIFF files by itself."""
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # of any kind, on EXIF data that are damaged: the pixels are not
+    except Exception:  # damaged EXIF data raise errors of many kinds; the pixels are not affected
         return image
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def to_rgb(image: Image.Image, value_range: str = "file", span: Span | None = None) -> Image.Image:
-    """An image of any mode as 8-bit RGB, by the rules above.
+    """Converts an image of any mode to 8-bit RGB, by the rules at the top of this file.
 
-    `value_range` is `image.range`, and `span` the range of the set where that is `set`; both matter to grey values of
-    more than 8 bits alone. Raises `BadImageError` on what is refused.
+    `value_range` is `image.range`. If it is `set`, `span` is the range of all images of the set. Both matter only to
+    grey values of more than 8 bits. Raises `BadImageError` for a mode that is refused.
     """
     if image.mode in WIDE:
         values = grey_values(image)
@@ -126,7 +131,7 @@ def to_rgb(image: Image.Image, value_range: str = "file", span: Span | None = No
         raise BadImageError("image mode that is not read", why, "convert {} to RGB")
     mode = image.mode
     if mode == "La":
-        image = image.convert("LA")  # Pillow knows no shorter way
+        image = image.convert("LA")  # Pillow cannot convert La to RGBA directly
     if image.has_transparency_data:
         image = image.convert("RGBA")
         transparent = np.count_nonzero(np.asarray(image.getchannel("A")) != 255)
@@ -137,10 +142,13 @@ def to_rgb(image: Image.Image, value_range: str = "file", span: Span | None = No
 
 
 def grey_values(image: Image.Image) -> ndarray:
-    """(h, w) float64 values of an image whose mode is in `WIDE`. Raises `BadImageError` on those that are no number."""
+    """The (h, w) float64 values of an image whose mode is in `WIDE`.
+
+    Raises `BadImageError` for NaN and infinite values, and for pixels that are not opaque.
+    """
     stored = np.asarray(image)
     if image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 1:  # type: ignore[attr-defined]
-        stored = stored.astype(np.uint32)  # as the file has it; Pillow takes its values for signed ones
+        stored = stored.astype(np.uint32)  # the file says unsigned; Pillow reads the values as signed
     values = stored.astype(np.float64)
     bad = np.count_nonzero(~np.isfinite(values))
     if bad:
@@ -155,16 +163,16 @@ def grey_values(image: Image.Image) -> ndarray:
 
 
 def grey_levels(values: ndarray, span: Span) -> UInt8[ndarray, "h w"]:
-    """8-bit levels of values, round(255 (v - low) / (high - low)); a span of one value makes all of it black.
+    """Converts grey values to 8-bit levels: round(255 (v - low) / (high - low)). If low equals high, all become black.
 
-    The span is what `image.range` says:
+    `image.range` says what the span (low, high) is:
 
-    - file (default): the file's own lowest and highest value. Each image has the full contrast of 8 bits, as the
-      released 8-bit datasets of gain-controlled cameras have; no image depends on another, so that no test image
-      touches a training image and one dead pixel costs one image. The absolute temperature is lost.
+    - file (default): the lowest and highest value of the file itself. Each image then has the full contrast of 8 bits,
+      as the released 8-bit datasets of gain-controlled cameras have. No image depends on another: no test image
+      influences a training image, and a dead pixel spoils one image only. The absolute temperature is lost.
     - set: the lowest and highest value over all files of more than 8 bits of the same modality in the listing (test
-      images included). Temperatures stay comparable between images; one dead pixel costs contrast in all of them.
-    - full: 0..65535, whatever is there. For 16-bit files that use their whole range; others come out nearly flat.
+      images included). Temperatures stay comparable between images, but one dead pixel lowers the contrast of all.
+    - full: 0..65535, whatever the values are. For 16-bit files that use the whole range; others come out nearly flat.
     """
     low, high = span
     scale = 255 / (high - low) if high > low else 0.0

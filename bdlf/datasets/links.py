@@ -1,4 +1,4 @@
-"""Links in a dataset's folders: those that lead out of them could make anything on the machine part of a dataset."""
+"""Finds links that lead out of a dataset's folder. They could make any file of the machine part of the dataset."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bdlf.datasets.description import Dataset
 from bdlf.datasets.problems import Problems
 
-FOLDERS = {
-    "sysu": ("exp", *(f"cam{camera}" for camera in range(1, 7))),
-    "regdb": ("idx", "Visible", "Thermal"),
-    "llcm": ("idx", "vis", "nir", "test_vis", "test_nir"),
-}
-"""What the readers of a dataset look into."""
 _DEEPEST = 5  # folders below the root
 
 
 def links_out(root: Path, folders: Iterable[str]) -> list[str]:
-    """Sorted paths, relative to `root`, of the links in `folders` that lead to what is not below the real `root`."""
+    """Sorted paths, relative to `root`, of the links in `folders` whose targets do not lie below the real `root`."""
     home = os.path.realpath(root)
 
     def is_out(path: str) -> bool:
@@ -28,9 +23,9 @@ def links_out(root: Path, folders: Iterable[str]) -> list[str]:
     return sorted(path for path in _links(root, folders) if is_out(path))
 
 
-def refuse_links_out(root: Path, name: str, problems: Problems) -> None:
-    """A problem for every link in the folders of the dataset `name` that leads out."""
-    found = links_out(root, FOLDERS[name])
+def refuse_links_out(root: Path, dataset: Dataset, problems: Problems) -> None:
+    """A problem for every link in the dataset's folders that leads out of `root`."""
+    found = links_out(root, (*dataset.list_folders, *dataset.image_folders))
     for path in found:
         problems.report(
             "link leads out of the root",
@@ -57,5 +52,5 @@ def _links(root: Path, folders: Iterable[str]) -> Iterator[str]:
                         yield path
                     elif entry.is_dir(follow_symlinks=False) and path.count("/") < _DEEPEST:
                         waiting.append(path)
-        except OSError:  # absent or unreadable: the readers say so
+        except OSError:  # the readers report a folder that is absent or unreadable
             continue

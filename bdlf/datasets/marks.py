@@ -1,4 +1,4 @@
-"""What decoding sees of an image beside its pixels: one single value, no colours. Kept in the image cache."""
+"""Marks images that have one single value, or no colours. Decoding finds this out, and the image cache keeps it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy import ndarray
 from bdlf.system.wording import printable
 
 CONSTANT, GREY = 1, 2
-"""Marks of an image, added up: all pixels have one colour; the three channels are equal, or nearly so."""
-_STEP = 4  # GREY is decided by every fourth pixel of every fourth line
+"""The two marks, which are added up: all pixels have one colour; the three channels are equal, or nearly so."""
+_STEP = 4  # only every fourth pixel of every fourth line is looked at for GREY
 _TINT = 2.0  # levels of 255 between the channels, on average, that JPEG and white balance leave in a grey image
 _NAMED = 5  # images that a message names
 
@@ -29,7 +29,7 @@ def mark(pixels: UInt8[ndarray, "h w 3"]) -> int:
 
 
 def marked_findings(table: pd.DataFrame, marks: np.ndarray) -> list[str]:
-    """What the marks of a listing's images tell, a line each: images of one single value, swapped modalities."""
+    """Lines that say which images of a listing have one single value, and whether the modalities look swapped."""
     lines = []
     constant = table["path"].to_numpy()[(marks & CONSTANT) != 0]
     if len(constant):
@@ -43,9 +43,10 @@ def marked_findings(table: pd.DataFrame, marks: np.ndarray) -> list[str]:
 
 
 def swapped_modalities(modalities: Sequence[str] | pd.Series, marks: Sequence[int] | np.ndarray) -> str | None:
-    """A line where most visible images are grey and most infrared ones are not; None where they are not so.
+    """A line that says so if most visible images are grey and most infrared images have colours; None otherwise.
 
-    Both must hold: a set whose visible images were made grey, or whose thermal images are in false colours, is right.
+    Both must hold, because there are correct datasets with grey visible images, and others with thermal images in false
+    colours.
     """
     grey = pd.Series((np.asarray(marks, np.uint8) & GREY) != 0).groupby(np.asarray(modalities)).mean()
     if not {"vis", "ir"} <= set(grey.index) or not (grey["vis"] > 0.5 and grey["ir"] < 0.5):

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset on disk: the first problem stops whoever trains; the check collects all of them."""
+"""How readers report what is wrong with a dataset. Training stops at the first problem; `bdlf.check` collects all."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from bdlf.system.wording import printable
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong."""
+    """One thing that is wrong with a dataset."""
 
     kind: str
-    """The same words for everything that is wrong in the same way."""
+    """Names the kind of problem; the same text for every problem of this kind."""
     where: str
-    """A path relative to the dataset's root, perhaps with a line; or an identity, or a row of the counts."""
+    """A path relative to the dataset's root, perhaps with a line number; or an identity; or a row of the counts."""
     message: str
-    """A line that says it in full, and the remedy."""
+    """One line that says what is wrong, and the remedy."""
 
 
 class Problems:
-    """Whom the readers of the datasets tell what is wrong. This one, the strict one, raises the first `InputError`."""
+    """Receives what the readers find wrong. This class is strict: it raises the first problem as an `InputError`."""
 
     def report(self, kind: str, where: str, message: str, *, strict: str | None = None) -> None:
-        """Something without which the listing cannot be trusted. `strict` is what is raised where it differs."""
+        """Reports a problem that makes the listing unreliable. `strict`: the message to raise, if not `message`."""
         raise InputError(strict or message)
 
     def suspect(self, kind: str, where: str, message: str) -> None:
-        """Something that the published dataset does not have but that stops nobody: only collected."""
+        """Reports a difference from the published dataset that does not stop training. It is ignored here."""
 
 
 class Collected(Problems):
-    """Remembers what it is told, each kind and place once; readers go on with what is readable."""
+    """Collects all problems, each kind and place once, so that readers go on with what can be read."""
 
     def __init__(self) -> None:
         self._findings: dict[tuple[str, str], Finding] = {}
         self.stopping = False
-        """Whether something was reported that stops whoever trains."""
+        """Whether a problem was reported at which training would stop."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -44,12 +44,12 @@ class Collected(Problems):
         return list(self._findings.values())
 
     def report(self, kind: str, where: str, message: str, *, strict: str | None = None) -> None:
-        """As of `Problems`; kept, not raised."""
+        """As `Problems.report`, but the problem is kept and not raised."""
         self.stopping = True
         self.suspect(kind, where, message)
 
     def suspect(self, kind: str, where: str, message: str) -> None:
-        """As of `Problems`; kept too."""
+        """As `Problems.suspect`, but the difference is kept."""
         where, message = printable(where), printable(message)
         self._findings.setdefault((kind, where), Finding(kind, where, message))
 

@@ -1,4 +1,4 @@
-"""What the readers of the real datasets share: walking image folders, reading id lines and index files."""
+"""What the readers of the datasets share: finding the images of a folder, reading lists of identities and images."""
 
 from __future__ import annotations
 
@@ -9,32 +9,24 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from bdlf.datasets.problems import Problems
 from bdlf.system.errors import InputError
 from bdlf.system.wording import shortened
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-"""Of an identity, or a label: longer ones are in no dataset."""
+"""The number of an identity, or a label. No dataset has longer ones."""
 _FOUR_DIGITS = re.compile(r"[0-9]{1,4}")
-"""Of an identity whose folder has a name of four."""
-_LONGEST_LIST = 8 << 20  # bytes; the longest of the datasets' own, LLCM's, has 1 MB
-_QUOTED = 100  # letters of a line that a message repeats
-_MOST_WRONG = 1000  # lines or numbers of a list that are named; what follows is not read
-
-
-class Row(NamedTuple):
-    """One image of a listing, without its split."""
-
-    path: str
-    pid: int
-    camid: int
-    modality: str
+"""The number of an identity whose folder's name has four digits."""
+_LONGEST_LIST = 8 << 20  # bytes; the longest list of a dataset has 1 MB
+_QUOTED = 100  # how many letters of a wrong line a message repeats
+_MOST_WRONG = 1000  # after so many wrong lines or numbers, the rest of a list is not read
 
 
 class IndexLine(NamedTuple):
@@ -48,14 +40,14 @@ class IndexLine(NamedTuple):
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as an image: by its suffix, in any case, and not hidden."""
+    """Whether a file of this name counts as an image: its suffix says so, in any case, and it is not hidden."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def scan(root: Path, folder: str, problems: Problems) -> tuple[list[str], list[str]]:
-    """Sorted paths, relative to `root`, of the images directly in `root/folder` and of all else that lies there.
+    """The sorted paths, relative to `root`, of the images directly in `root/folder`, and of everything else in it.
 
-    An absent folder holds nothing. Problems: the folder cannot be read, or something named like an image is no file.
+    An absent folder counts as empty. Problems: the folder cannot be read, or something named like an image is no file.
     """
     images, others = [], []
     try:
@@ -77,20 +69,20 @@ def scan(root: Path, folder: str, problems: Problems) -> tuple[list[str], list[s
 
 
 def report_unreadable(root: Path, folder: str, error: OSError, problems: Problems) -> None:
-    """A problem, unless `error` says that there is no such folder."""
+    """Reports that a folder cannot be read, unless `error` says that there is no such folder."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         message = f"{root / folder} cannot be read ({error.strerror}): make it readable, or extract the dataset again"
         problems.report("unreadable folder", folder, message)
 
 
 def report_no_file(root: Path, path: str, problems: Problems) -> None:
-    """A problem: `path` is a folder, or a link that leads to no file."""
+    """Reports that `path`, which is named like an image, is a folder, or a link that leads to no file."""
     message = f"{root / path} is named like an image but is no file: restore or remove it"
     problems.report("not a file", path, message)
 
 
 def require_folders(root: Path, folders: Sequence[str], problems: Problems) -> list[str]:
-    """The `folders` that `root` lacks, each of which is a problem."""
+    """Reports each of the `folders` that `root` lacks, and returns them."""
     missing = [folder for folder in folders if not os.path.isdir(root / folder)]
     for folder in missing:
         problems.report(
@@ -103,9 +95,9 @@ def require_folders(root: Path, folders: Sequence[str], problems: Problems) -> l
 
 
 def read_identities(root: Path, name: str, problems: Problems) -> list[int]:
-    """The identity numbers, each once, of a file that holds them on one line, separated by commas.
+    """Reads a file that holds identity numbers on one line, separated by commas. Returns each number once.
 
-    Problems: the file is absent or empty, has a further line, something that is no number, or a number twice.
+    Problems: the file is absent or empty, or it has a second line, something that is no number, or a number twice.
     """
     lines = _read_lines(root, name, problems)
     if len(lines) > 1:
@@ -139,10 +131,10 @@ def read_identities(root: Path, name: str, problems: Problems) -> list[int]:
 
 
 def read_index(root: Path, name: str, folder: str, problems: Problems) -> list[IndexLine]:
-    """The lines `path label` of an index file, whose paths must be `folder/<identity number>/<image>`.
+    """Reads the lines `path label` of an index file. The paths must be `folder/<identity number>/<image>`.
 
-    Problems: the file is absent or empty, a line is not of that form (so that no path leaves `root`), or an image is
-    named twice. Such a line is left out.
+    Problems: the file is absent or empty, a line does not have that form, or an image is named twice. Such a line is
+    left out, so that no path leads out of `root`.
     """
     result: list[IndexLine] = []
     seen: dict[str, int] = {}
@@ -186,7 +178,10 @@ def _report_many(root: Path, name: str, problems: Problems) -> None:
 
 
 def require_one_label_each(root: Path, lines: Iterable[IndexLine], problems: Problems) -> None:
-    """A problem unless labels and identity folders of one half of a split correspond one to one."""
+    """Reports each line whose label and folder contradict an earlier line.
+
+    In one half of a split, labels and identity folders must correspond one to one.
+    """
     label_of: dict[int, int] = {}
     pid_of: dict[int, int] = {}
     for line in lines:
@@ -201,9 +196,9 @@ def require_one_label_each(root: Path, lines: Iterable[IndexLine], problems: Pro
 
 
 def require_images(root: Path, lines: Sequence[IndexLine], problems: Problems) -> tuple[set[str], list[str]]:
-    """Paths of the listed images that are there, and what else than images lies in their folders.
+    """The paths of all images in the folders of the listed ones, and of everything else in these folders.
 
-    A listed image that is absent is a problem.
+    Reports each listed image that is absent.
     """
     present: set[str] = set()
     others: list[str] = []
@@ -224,7 +219,9 @@ def require_images(root: Path, lines: Sequence[IndexLine], problems: Problems) -
 
 
 def file_stats(root: Path, paths: Sequence[str]) -> NDArray[np.int64]:
-    """(N, 2): size in bytes and time of last change in ns of each file. Raises `InputError` where one is absent."""
+    """(N, 2) int64: size in bytes and time of last change in ns of each file. Raises `InputError` if one is absent."""
+    import numpy as np
+
     stats = np.empty((len(paths), 2), np.int64)
     for row, path in enumerate(paths):
         try:
@@ -236,9 +233,9 @@ def file_stats(root: Path, paths: Sequence[str]) -> NDArray[np.int64]:
 
 
 def read_list(file: Path) -> bytes:
-    """A file of the dataset that is read at once. Raises OSError where that is none, or far too long for one."""
+    """The content of a list of the dataset. Raises OSError for what is no file, or is far too long for a list."""
     status = os.stat(file)
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
         raise OSError(errno.EINVAL, "not a file")
     if status.st_size > _LONGEST_LIST:
         raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, where lists have at most {_LONGEST_LIST:,}")
@@ -253,7 +250,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _read_lines(root: Path, name: str, problems: Problems) -> list[tuple[int, str]]:
-    """The lines of a text file that hold something, with their numbers from 1. That there is none is a problem."""
+    """The lines of a text file that are not blank, with their numbers from 1. Reports a file without any."""
     file = root / name
     try:
         text = read_list(file).decode("utf-8-sig")

@@ -1,8 +1,9 @@
-"""Protocols (what is query, what is gallery, which trials), feature extraction, and the figures."""
+"""Evaluation: queries and galleries of each trial, features of the images, and the figures of retrieval."""
 
+from bdlf.datasets.choices import Choice, choices
 from bdlf.evaluation.extraction import extract
 from bdlf.evaluation.metrics import RetrievalMetrics, retrieval_metrics
-from bdlf.evaluation.protocols import Choice, Setting, choices, settings
+from bdlf.evaluation.protocols import Setting, settings
 from bdlf.evaluation.score import Scores, score
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""`features.npz`: features of test images, of a run or of any other code, by the images' paths."""
+"""Reads and writes `features.npz`: features of test images by their paths, from a run or from any other code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bdlf.system.files import write_atomically
 from bdlf.system.memory import require_memory
 
 ARRAYS = ("features", "pids", "camids", "modalities", "paths")
-_NAMED = 3  # rows that a message names
+_NAMED = 3  # how many rows a message names
 _MOST_ROWS = 1_000_000  # no dataset has a tenth of that
-_UNIT = 1e-5  # a length this near to 1 is left as it is
+_UNIT = 1e-5  # features whose lengths are this near to 1 are not normalised again
 
 
 def write_features(
     path: Path, features: Float[np.ndarray, "m c"], rows: Int[np.ndarray, " m"], listing: pd.DataFrame
 ) -> None:
-    """Write the features of the rows `rows` of `listing`, with what the listing says of those images."""
+    """Writes the features of the rows `rows` of `listing`, with what the listing says about these images."""
     images = listing.iloc[rows]
     arrays = {
         "features": features.astype(np.float32, copy=False),
@@ -39,15 +39,16 @@ def write_features(
 def read_features(
     path: Path, listing: pd.DataFrame
 ) -> tuple[Float[np.ndarray, "m c"], Int[np.ndarray, " m"], list[str]]:
-    """L2-normalised features of the file's rows that are test images of `listing`, their rows in it, and the others.
+    """Reads the features of the test images of `listing`.
 
-    Lines may be in any order; paths that are no test image (the third value) are left out. Features are normalised in
-    float64, and left as they are where all have length 1 already, so that what `write_features` wrote comes back bit
-    for bit.
+    Returns the L2-normalised features, the rows of the listing that they belong to, and the paths in the file that are
+    no test images, whose features are left out. The lines of the file may be in any order. Features are normalised in
+    float64. If all of them have length 1 already they are left as they are, so that what `write_features` wrote comes
+    back bit for bit.
 
-    Raises InputError, naming arrays and paths, for what is no such file, for arrays that do not match each other, for a
-    path named twice, for identities, cameras or modalities that are not the dataset's, and for a feature that is not
-    finite or has length 0.
+    Raises InputError, naming arrays and paths, for a file of another kind, for arrays that do not fit each other, for a
+    path that occurs twice, for identities, cameras or modalities that differ from the dataset's, and for a feature that
+    is not finite or has length 0.
     """
     arrays = _read_arrays(path)
     paths = pd.Index([str(name).replace("\\", "/").removeprefix("./") for name in arrays["paths"]])
@@ -79,7 +80,7 @@ _TYPES = {"pids": "whole numbers", "camids": "whole numbers", "modalities": "the
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Nothing is unpacked before the headers have said how much it is, and that they agree."""
+    """Reads the arrays, after their headers have shown that the shapes agree and that the memory suffices."""
     try:
         with zipfile.ZipFile(path) as archive:
             headers = {name: _header(archive, path, name) for name in ARRAYS}
@@ -90,7 +91,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} does not exist; features= takes a .npz file") from None
     except InputError:
         raise
-    except Exception as error:  # NumPy and zipfile raise whatever the damaged bytes lead them to
+    except Exception as error:  # NumPy and zipfile raise errors of many kinds on damaged bytes
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path} cannot be read as features ({why}); write it with np.savez, texts as arrays of dtype str"
@@ -98,7 +99,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array in a .npz file."""
+    """The shape and the dtype of an array in a .npz file, from its header."""
     if f"{name}.npy" not in archive.namelist():
         raise InputError(f"{path} lacks the array '{name}'; it needs {', '.join(ARRAYS)}")
     with archive.open(f"{name}.npy") as stream:

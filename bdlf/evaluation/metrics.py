@@ -1,7 +1,8 @@
-"""CMC, mAP and mINP of a queries x gallery matrix of similarities, under the rules of SYSU-MM01, RegDB and LLCM.
+"""Computes CMC, mAP and mINP of a queries x gallery matrix of similarities, under the rule of a dataset.
 
-No ranking is built: the rank of a match is one more than the number of gallery images that come before it. That number
-is looked up in the row's sorted values, which costs less than a comparison with the whole row for every match.
+The gallery is never ranked as a whole. The rank of a match is one more than the number of gallery images that come
+before it, and a binary search in the row's sorted similarities finds that number. This costs less than comparing every
+match with the whole row.
 """
 
 from __future__ import annotations
@@ -13,42 +14,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bdlf.datasets import DATASETS
+from bdlf.datasets.protocol import Rule
 from bdlf.system.errors import InputError
 
-PROTOCOLS = ("sysu", "regdb", "llcm")
+RULES = {dataset.protocol.rule.name: dataset.protocol.rule for dataset in DATASETS.values()}
+"""What `protocol` can be: which gallery images a query does not see, and what CMC ranks."""
 _HIDDEN = -np.inf
-"""Stands for a gallery image that the protocol takes away from a query; similarities themselves are finite."""
+"""The similarity of a gallery image that is hidden from a query. All other similarities are finite."""
 _BLOCK = 1 << 19
-"""Similarities worked on at once: small enough for a processor's cache."""
+"""How many similarities are worked on at once, so that they fit into a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalMetrics:
-    """Figures over the queries that have a match; fractions in 0..1."""
+    """Figures over the queries that have a match. All fractions are in 0..1."""
 
     cmc: np.ndarray
-    """(max_rank,) share of the valid queries with `first_match` <= 1, 2, ..."""
+    """(max_rank,) share of the valid queries whose `first_match` is at most 1, 2, ..."""
     mAP: float  # noqa: N815
     mINP: float  # noqa: N815
     valid_queries: int
     first_match: np.ndarray
-    """(queries,) rank of the first match, from 1, among identities (sysu, llcm) or images (regdb); 0: no match."""
+    """(queries,) rank of the first match, from 1, among identities or images as the rule says; 0: no match."""
     average_precision: np.ndarray
-    """(queries,) mean over the matches of (matches so far) / (images so far); NaN where there is none."""
+    """(queries,) mean over the matches of (matches so far) / (images so far); NaN for a query without a match."""
     inverse_negative_penalty: np.ndarray
-    """(queries,) matches / (rank of the last match, among images); NaN where there is none."""
+    """(queries,) matches / (rank of the last match among images); NaN for a query without a match."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Gallery:
-    """The gallery's columns by identity, found once for all queries."""
+    """The columns of the gallery, grouped by identity. All queries share them."""
 
     identities: np.ndarray
     """(i,) ascending."""
     columns: np.ndarray
-    """(i + 1, most) columns of each identity, ascending, then -1; the last row, all -1: no such identity."""
+    """(i + 1, most) columns of each identity, ascending, then -1. The last row, for unknown identities, is all -1."""
     layers: list[np.ndarray]
-    """Columns of the first, second, ... image of every identity that has so many, identities with many images first."""
+    """The columns of the first, second, ... image of each identity that has one; identities with most images first."""
 
 
 def retrieval_metrics(
@@ -61,27 +65,29 @@ def retrieval_metrics(
     protocol: str,
     max_rank: int = 20,
 ) -> RetrievalMetrics:
-    """Score a ranking of the gallery for every query.
+    """Scores how well the similarities rank the gallery for each query.
 
-    `similarity` is (queries, gallery), larger is closer, NumPy or torch on any device; nothing is rounded. Identities
-    and cameras are whole numbers, one for each row or column.
+    `similarity` is (queries, gallery), NumPy or torch on any device. Larger is closer, and nothing is rounded.
+    Identities and cameras are whole numbers, one for each row or column.
 
-    `protocol`:
+    `protocol` names the rule of a dataset:
     - "sysu": a query of camera 3 does not see the gallery images of camera 2 (the same room), whatever their identity;
       CMC ranks identities, each at its best image. Needs cameras.
     - "llcm": a query does not see the gallery images of its own identity and camera number; CMC ranks identities.
       Needs cameras.
     - "regdb": every query sees the whole gallery; CMC ranks images. Cameras play no part.
 
-    AP and INP rank images in all three. Equal similarities rank in the order of the gallery's columns [ours: no machine
-    changes it]. Queries without a match left are in no figure. The CMC keeps its last value past the gallery's end.
+    AP and INP rank images under every rule. Equal similarities rank in the order of the gallery's columns [ours: the
+    order is then the same on every machine]. Queries that are left without a match are in no figure. Beyond the end of
+    the gallery, the CMC keeps its last value.
 
     Raises InputError (a ValueError) on an unknown protocol, `max_rank` below 1, NaN or infinite similarities, an empty
     side, lengths that do not fit, identities or cameras that are not whole numbers, missing cameras, and where no query
     has a match.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"unknown protocol {protocol!r}: known are {', '.join(PROTOCOLS)}")
+    if protocol not in RULES:
+        raise InputError(f"unknown protocol {protocol!r}: known are {', '.join(RULES)}")
+    rule = RULES[protocol]
     if max_rank < 1:
         raise InputError(f"max_rank is {max_rank}: the CMC needs at least rank 1")
     matrix = _checked_similarity(similarity)
@@ -90,7 +96,7 @@ def retrieval_metrics(
     gallery_ids = _checked_numbers("gallery_pids", gallery_pids, images)
     query_cameras = None if query_camids is None else _checked_numbers("query_camids", query_camids, queries)
     gallery_cameras = None if gallery_camids is None else _checked_numbers("gallery_camids", gallery_camids, images)
-    if protocol != "regdb" and (query_cameras is None or gallery_cameras is None):
+    if rule.needs_cameras and (query_cameras is None or gallery_cameras is None):
         raise InputError(f"protocol {protocol!r} needs query_camids and gallery_camids: it hides images by camera")
 
     gallery = _grouped(gallery_ids)
@@ -106,7 +112,7 @@ def retrieval_metrics(
         block = matrix[rows].copy()
         columns = gallery.columns[slot[rows]]
         if query_cameras is not None and gallery_cameras is not None:
-            _hide(block, columns, query_cameras[rows], gallery_cameras, protocol)
+            _hide(block, columns, query_cameras[rows], gallery_cameras, rule)
         own = np.where(columns >= 0, np.take_along_axis(block, columns, axis=1), block.dtype.type(_HIDDEN))
         matches = np.count_nonzero(own != _HIDDEN, axis=1)
         valid = matches > 0
@@ -116,7 +122,7 @@ def retrieval_metrics(
         found = np.arange(1, ranks.shape[1] + 1)
         precision = np.where(found <= matches[:, None], found / ranks, 0.0)
         last = np.take_along_axis(ranks, matches[:, None] - 1, axis=1)[:, 0]
-        first = ranks[:, 0] if protocol == "regdb" else _first_identity_rank(block, own, columns, gallery)
+        first = ranks[:, 0] if rule.ranks == "images" else _first_identity_rank(block, own, columns, gallery)
         target = begin + np.flatnonzero(valid)
         first_match[target] = first[valid]
         average_precision[target] = precision.sum(axis=1)[valid] / matches[valid]
@@ -139,21 +145,21 @@ def retrieval_metrics(
 
 
 def _hide(
-    block: np.ndarray, columns: np.ndarray, query_cameras: np.ndarray, gallery_cameras: np.ndarray, protocol: str
+    block: np.ndarray, columns: np.ndarray, query_cameras: np.ndarray, gallery_cameras: np.ndarray, rule: Rule
 ) -> None:
-    """Take away, in place, what the protocol does not let a query see."""
-    if protocol == "sysu":
-        block[np.ix_(query_cameras == 3, gallery_cameras == 2)] = _HIDDEN
-    elif protocol == "llcm":
+    """Hides, in place, the gallery images that the rule does not let a query see."""
+    for query_camera, gallery_camera in rule.hidden_cameras:
+        block[np.ix_(query_cameras == query_camera, gallery_cameras == gallery_camera)] = _HIDDEN
+    if rule.hides_own_camera:
         row, position = np.nonzero((columns >= 0) & (gallery_cameras[columns] == query_cameras[:, None]))
         block[row, columns[row, position]] = _HIDDEN
 
 
 def _image_ranks(block: np.ndarray, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(rows, most) rank from 1 among images of the matches, whose similarities are `own`; hidden ones come last."""
+    """(rows, most) ranks among images, from 1, of the matches, whose similarities are `own`. Hidden ones come last."""
     images = block.shape[1]
     ascending = np.sort(block, axis=1)
-    not_closer = _count_not_above(ascending, own)  # the match itself is one of them
+    not_closer = _count_not_above(ascending, own)  # this counts the match itself
     ranks: np.ndarray = images + 1 - not_closer
     below = np.take_along_axis(ascending, np.maximum(not_closer - 2, 0), axis=1)
     tied = (below == own) & (not_closer > 1) & (own != _HIDDEN)
@@ -166,7 +172,7 @@ def _image_ranks(block: np.ndarray, own: np.ndarray, columns: np.ndarray) -> np.
 
 
 def _count_not_above(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How many entries of each row are <= each of the row's `values`: a binary search in all rows at once."""
+    """How many entries of each row are <= each of the row's `values`, by a binary search in all rows at once."""
     rows, length = ascending.shape
     flat = ascending.ravel()
     before = np.arange(rows)[:, None] * length - 1
@@ -181,7 +187,10 @@ def _count_not_above(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _first_identity_rank(block: np.ndarray, own: np.ndarray, columns: np.ndarray, gallery: _Gallery) -> np.ndarray:
-    """(rows,) rank from 1, among identities at their best image, of the row's own; meaningless where it is hidden."""
+    """(rows,) rank of the query's identity, from 1, where each identity stands at the place of its best image.
+
+    The value means nothing for a query whose matches are all hidden.
+    """
     best = own.argmax(axis=1)[:, None]  # the first of equals, and columns ascend
     value = np.take_along_axis(own, best, axis=1)
     leaders = _best_of_identities(block, gallery)
@@ -195,7 +204,7 @@ def _first_identity_rank(block: np.ndarray, own: np.ndarray, columns: np.ndarray
 
 
 def _best_of_identities(block: np.ndarray, gallery: _Gallery) -> np.ndarray:
-    """(rows, i) largest entry (of booleans: any) of each gallery identity, identities in the order of `layers`."""
+    """(rows, i) the largest entry of each gallery identity (of booleans: any), in the order of `gallery.layers`."""
     best = block.take(gallery.layers[0], axis=1)
     for layer in gallery.layers[1:]:
         np.maximum(best[:, : len(layer)], block.take(layer, axis=1), out=best[:, : len(layer)])

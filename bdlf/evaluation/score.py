@@ -1,4 +1,4 @@
-"""Features and a setting to figures: mean and spread over the trials, and what each query found."""
+"""Scores features in a setting: mean and spread of the figures over the trials, and the results of each query."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from bdlf.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from bdlf.evaluation.protocols import Setting
 from bdlf.system.errors import InputError
 
-_NAMED = 5  # images that a message names
+_NAMED = 5  # how many images a message names
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Figures `rank1, rank5, rank10, rank20, mAP, mINP`, in percent, of a setting's trials."""
+    """The figures `rank1, rank5, rank10, rank20, mAP, mINP` of a setting's trials, in percent."""
 
     trials: list[dict[str, float]]
     mean: dict[str, float]
     std: dict[str, float] | None
-    """Over the trials, ddof 1; None for a single trial."""
+    """Standard deviation over the trials (ddof 1); None for a single trial."""
     queries: int
-    """Per trial, as the arrays' width: all trials of a setting have equally many."""
+    """Queries of one trial. All trials of a setting have equally many."""
     valid_queries: int
-    """Queries with a match, per trial."""
+    """Queries of one trial that have a match."""
     pids: np.ndarray
-    """(queries,) int64: whose image each query is, the same in every trial."""
+    """(queries,) int64: the identity of each query, the same in every trial."""
     first_match: np.ndarray
-    """(trials, queries) as in RetrievalMetrics; 0 where a query has no match."""
+    """(trials, queries) ranks as in `RetrievalMetrics`; 0 for a query without a match."""
     ap: np.ndarray
     """(trials, queries) fractions; NaN where a query has no match."""
     inp: np.ndarray
@@ -40,13 +40,15 @@ class Scores:
 def score(
     features: Float[np.ndarray, "n c"], rows: Int[np.ndarray, " m"], listing: pd.DataFrame, setting: Setting
 ) -> Scores:
-    """Score L2-normalised `features`, of which line i belongs to row `rows[i]` of `listing`, by their dot products.
+    """Scores L2-normalised `features` by their dot products. Line i belongs to row `rows[i]` of `listing`.
 
-    The product is taken in float32, once for all trials, in the listing's order: the order of `rows` plays no part.
+    The dot products are computed in float32, once for all trials, in the order of the listing, so the order of `rows`
+    changes nothing.
 
-    Raises InputError where features and rows differ in number, a row occurs twice, a feature that the setting needs is
-    missing or not finite, where a trial's queries are of other identities than the first trial's (LLCM's reading
-    "released" draws them, and a listing out of order mixes them up), and where `retrieval_metrics` does.
+    Raises InputError if features and rows differ in number, if a row occurs twice, if a feature that the setting needs
+    is missing or not finite, and if the queries of a trial are of other identities than those of the first trial. (The
+    latter happens in LLCM's reading `released`, which draws the queries, if the listing is out of order.) Raises what
+    `retrieval_metrics` raises, too.
     """
     queries = np.unique(np.concatenate([trial[0] for trial in setting.trials]))
     images = np.unique(np.concatenate([trial[1] for trial in setting.trials]))
@@ -99,7 +101,7 @@ def _percent(result: RetrievalMetrics) -> dict[str, float]:
 
 
 def _lines(features: np.ndarray, rows: np.ndarray, listing: pd.DataFrame, needed: np.ndarray) -> np.ndarray:
-    """(listing,) which line of `features` a listing row has; checked for the rows that are needed."""
+    """(listing,) the line of `features` of each row of the listing, or -1. Rows in `needed` are checked."""
     if len(features) != len(rows):
         raise InputError(f"{len(features)} features for {len(rows)} rows: one is needed for each")
     if rows.size and (rows.min() < 0 or rows.max() >= len(listing)):

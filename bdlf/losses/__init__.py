@@ -1,4 +1,4 @@
-"""Every term of the loss as a pure function of plain tensors; `bdlf.objective.TERMS` says which term is which."""
+"""Every term of the loss as a pure function of tensors; `bdlf.objective.TERMS` assigns these functions to the terms."""
 
 from bdlf.losses.correlation import (
     correlation,

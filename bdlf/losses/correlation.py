@@ -13,23 +13,25 @@ from bdlf.losses.precision import full_precision
 from bdlf.system.errors import InputError
 
 NORM_FLOOR = 1e-6
-"""Norms are clamped here before they divide: a constant row correlates 0 with everything."""
+"""Norms below this are replaced by it before a division, so that a constant row has correlation 0 with every row."""
 
 TANGENT_BELOW = 0.1
-"""`skd` extends log by its tangent below this correlation (slope 10)."""
+"""Below this correlation, `skd` replaces log by its tangent at this point, whose slope is 10."""
 
 DETAIL_FLOOR = 0.01
-"""`skd` rewards a falling correlation of details down to here: de-correlated is the goal, anti-correlated is not."""
+"""`skd` rewards no correlation of detail features below this: they shall be uncorrelated, not anti-correlated."""
 
 OUTSIDE_CEILING = 1 - 1e-4
-"""With gamma outside the root, the correlation of details stops here: the root's slope is infinite at 1."""
+"""In the form "outside", the correlation of detail features is clamped to this, because the root's slope is infinite at
+1."""
 
 
 @full_precision
 def correlation(x: Float[Tensor, "n c"], y: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
-    """Corr of Eqs. 2 and 14, in [-1, 1]: Pearson correlation of row k of x and row k of y over channels, mean over k.
+    """corr of Eqs. 2 and 14, in [-1, 1]: the Pearson correlation of row k of x and row k of y, averaged over k.
 
-    [ours: the paper gives only "Pearson"] A constant row counts as 0, not NaN.
+    Each correlation is taken over the c channels [ours: the paper says only "Pearson"]. A constant row has correlation
+    0, not NaN.
     """
     return (_standardized(x) * _standardized(y)).sum(dim=1).mean().clamp(-1, 1)
 
@@ -46,9 +48,12 @@ def detail_correlation(
 ) -> Float[Tensor, ""]:
     """(corr(Zbar_V, Zbar_I) - corr(Z_V, Z_I))^2 / (corr(Zbar_V, Z_V)^2 + corr(Zbar_I, Z_I)^2 + gamma): `dcorr`, Eq. 14.
 
-    Z is Z^D here. `gamma` is CDDFuse's constant [lineage]. As printed, -1 earns as much as +1 between Zbar^D and Z^D;
-    `clamp` cuts these two correlations at 0 before they are squared [ours]. `detach` stops the gradient at Z^D
-    [ours: the paper writes Zbar^D -> Z^D].
+    Z stands for Z^D (`detail_...`) and Zbar for Zbar^D = Z P (`projected_...`).
+
+    - `gamma`: the constant of CDDFuse [lineage].
+    - `clamp`: raise negative correlations in the denominator to 0 before they are squared [ours]. In the printed form a
+      correlation of -1 between Zbar^D and Z^D lowers the loss as much as one of +1.
+    - `detach`: give Z^D no gradient [ours: the paper writes Zbar^D -> Z^D].
     """
     if detach:
         detail_visible, detail_infrared = detail_visible.detach(), detail_infrared.detach()
@@ -70,9 +75,9 @@ def specific_shared(
     delta: float = 0.01,
     gamma: float = 0.1,
 ) -> Float[Tensor, ""]:
-    """Correlate base features across the modalities, de-correlate detail features: `skd` (Eq. 2). Nothing is detached.
+    """`skd` (Eq. 2): correlates the base features of both modalities and de-correlates their detail features.
 
-    The forms, `delta` and `gamma` are those of `specific_shared_from_correlations`.
+    All four features get gradients. `form`, `delta` and `gamma` are those of `specific_shared_from_correlations`.
     """
     return specific_shared_from_correlations(
         correlation(base_visible, base_infrared), correlation(detail_visible, detail_infrared), form, delta, gamma
@@ -87,17 +92,18 @@ def specific_shared_from_correlations(
     delta: float = 0.01,
     gamma: float = 0.1,
 ) -> Float[Tensor, "*shape"]:
-    """`skd` (Eq. 2) of corr(Z_V^B, Z_I^B) and corr(Z_V^D, Z_I^D), elementwise.
+    """`skd` (Eq. 2) of corr_base = corr(Z_V^B, Z_I^B) and corr_detail = corr(Z_V^D, Z_I^D), for each element.
 
     - "stable" [ours]: -logext(corr_base) / cbrt(delta - log(clamp(corr_detail, 0.01, 1))). logext is log above 0.1 and
-      its tangent below, so that a negative base correlation is still pulled up. For delta > 0 it is finite with finite
-      gradients, >= 0, 0 at corr_base = 1, and falls as corr_base rises and as corr_detail falls.
-    - "outside" [ours]: the printed gamma, subtracted outside the root:
-      logext(corr_base) / (cbrt(log(clamp(corr_detail, 0.01, 1 - 1e-4))) - gamma).
-    - "literal" [paper]: log(corr_base) / (cbrt(log(corr_detail)) + gamma) as printed. NaN where a correlation is
-      negative, a pole at corr_detail = exp(-gamma^3), negative values beyond it.
+      the tangent of log below, so that a negative base correlation still gets a gradient that raises it. For delta > 0
+      the value is finite, has finite gradients, is >= 0, is 0 at corr_base = 1, and falls as corr_base rises and as
+      corr_detail falls.
+    - "outside" [ours]: logext(corr_base) / (cbrt(log(clamp(corr_detail, 0.01, 1 - 1e-4))) - gamma). Here the gamma of
+      the paper is subtracted outside the root.
+    - "literal" [paper]: log(corr_base) / (cbrt(log(corr_detail)) + gamma), as printed. It is NaN where a correlation is
+      negative, has a pole at corr_detail = exp(-gamma^3), and is negative beyond the pole.
 
-    `delta` matters in "stable" only, `gamma` in the two others. Raises InputError on another form.
+    Only "stable" uses `delta`; only the two other forms use `gamma`. Raises `InputError` for an unknown form.
     """
     if form == "stable":
         return -_extended_log(corr_base) / (delta - corr_detail.clamp(DETAIL_FLOOR, 1).log()).pow(1 / 3)
@@ -106,15 +112,16 @@ def specific_shared_from_correlations(
         return -_extended_log(corr_base) / (depth.pow(1 / 3) + gamma)
     if form == "literal":
         log_detail = corr_detail.log()
-        cube_root = log_detail.sign() * log_detail.abs().pow(1 / 3)  # pow alone is NaN for the log, which is <= 0
+        cube_root = log_detail.sign() * log_detail.abs().pow(1 / 3)  # pow is NaN for negative bases, and log is <= 0
         return corr_base.log() / (cube_root + gamma)
     raise InputError(f"unknown form {form!r} of the specific-shared term; use 'stable', 'outside' or 'literal'")
 
 
 def _standardized(x: Tensor) -> Tensor:
-    """Rows of mean 0 and norm 1; constant rows become 0.
+    """The rows of x shifted to mean 0 and scaled to norm 1; constant rows become 0.
 
-    Centred twice, because the rounding that the first pass leaves in a constant row exceeds the floor, and is constant.
+    The mean is subtracted twice. After the first time, rounding may leave a constant row with a norm above NORM_FLOOR.
+    What is left is the same in every channel, so the second subtraction removes it.
     """
     x = x - x.mean(dim=1, keepdim=True)
     x = x - x.mean(dim=1, keepdim=True)
@@ -124,4 +131,5 @@ def _standardized(x: Tensor) -> Tensor:
 def _extended_log(x: Tensor) -> Tensor:
     above = x > TANGENT_BELOW
     tangent = math.log(TANGENT_BELOW) + (x - TANGENT_BELOW) / TANGENT_BELOW
-    return torch.where(above, torch.where(above, x, TANGENT_BELOW).log(), tangent)  # inner where: no 0 * inf backward
+    # The inner `where` keeps x <= 0 out of the log: its gradient would be infinite there, and 0 * inf is NaN.
+    return torch.where(above, torch.where(above, x, TANGENT_BELOW).log(), tangent)

@@ -1,4 +1,4 @@
-"""Terms in which one prediction, or one pattern of similarities, learns from another (Eqs. 7, 11-13, 17, 18, 21)."""
+"""Terms in which one prediction, or one Gram matrix, is drawn towards another (Eqs. 7, 11-13, 17, 18, 21)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bdlf.system.errors import InputError
 
 @full_precision
 def distillation(student: Float[Tensor, "n ids"], target: Float[Tensor, "n ids"]) -> Float[Tensor, ""]:
-    """ce(student, target) of logits, `odkl` (Eq. 7) and `dkl` (Eq. 13).
+    """ce(student, target) of logits: `odkl` (Eq. 7) and `dkl` (Eq. 13).
 
-    Mean over rows of -sum softmax(target) log softmax(student). The target is detached [lineage, SGIEL].
+    The mean over rows of -sum softmax(target) log softmax(student). `target` gets no gradient [lineage, SGIEL].
     """
     return F.cross_entropy(student, target.detach().softmax(dim=1))
 
@@ -25,7 +25,8 @@ def mutual_distillation(
 ) -> Float[Tensor, ""]:
     """ce(first, second) + ce(second, first) of two sets of logits: `okl` (Eq. 21) and `bkl` (Eq. 18).
 
-    Both ways [lineage]; "sum" rather than "mean" of the two [ours]. Raises InputError on another reduction.
+    Both directions count [lineage]. `reduction` says how they are combined: "sum" [ours] or "mean". Raises `InputError`
+    for another reduction.
     """
     return _reduced(distillation(first, second), distillation(second, first), reduction)
 
@@ -38,7 +39,7 @@ def fused_distillation(
 ) -> Float[Tensor, ""]:
     """ce(visible, fused) + ce(infrared, fused) of logits: `fbkl` (Eq. 17).
 
-    "sum" rather than "mean" of the two [ours]. Raises InputError on another reduction.
+    `reduction` says how the two are combined: "sum" [ours] or "mean". Raises `InputError` for another reduction.
     """
     return _reduced(distillation(visible, fused), distillation(infrared, fused), reduction)
 
@@ -50,12 +51,17 @@ def feature_relation(
     form: str = "normalized",
     detach: bool = True,
 ) -> Float[Tensor, ""]:
-    """Mean squared row-softmax of the difference of two Gram matrices, over the whole batch: `fkl` (Eqs. 11, 12).
+    """`fkl` (Eqs. 11, 12): mean of softmax(G(projected) - G(detail))^2, with G the Gram matrix and softmax over rows.
 
-    `form="raw"` [paper] is between 1/b^2 (uniform) and 1/b (one-hot rows without gradient, as most rows of wide BN
-    features are). `form="normalized"` [ours] compares rows of unit length and multiplies by b^2, so that uniform, the
-    minimum, is 1; independent random features of width 2048 are at 1.001, where the gradient is small.
-    `detach` stops the gradient at `detail` [ours: the paper writes Zbar^D -> Z^D]. Raises InputError on another form.
+    The mean is over all b x b elements, for the b images of the whole batch.
+
+    - `form="raw"` [paper]: the value lies between 1/b^2, where every row is uniform, and 1/b, where every row is
+      one-hot. A one-hot row has no gradient, and with wide BatchNorm features most rows are one-hot.
+    - `form="normalized"` [ours]: features are scaled to unit length first, and the value is multiplied by b^2, so that
+      the minimum is 1. Independent random features of width 2048 give 1.001, where the gradient is small.
+    - `detach`: give `detail` no gradient [ours: the paper writes Zbar^D -> Z^D].
+
+    Raises `InputError` for another form.
     """
     if form not in ("normalized", "raw"):
         raise InputError(f"unknown form {form!r} of the feature relation; use 'normalized' or 'raw'")

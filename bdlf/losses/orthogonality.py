@@ -13,7 +13,8 @@ from bdlf.losses.precision import full_precision
 def orthogonality(projection: Float[Tensor, "c c"]) -> Float[Tensor, ""]:
     """sum_ij((PP - P)^2) / C + sum_ij((P^T - P)^2) / C: `orth` (Eq. 20), from the constraints of Eq. 10 [ours].
 
-    0 exactly where P is symmetric and idempotent; quartic in P.
+    C is the number of rows of P. The value is 0 exactly where P is symmetric and idempotent. It is a polynomial of
+    degree 4 in P.
     """
     idempotence = torch.addmm(projection, projection, projection, beta=-1)
     symmetry = projection - projection.T

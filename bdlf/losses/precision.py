@@ -1,4 +1,4 @@
-"""Losses are computed in float32 or better, whatever precision the network ran in."""
+"""Computes losses in float32 or float64, whatever precision the network uses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ R = TypeVar("R")
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 become float32; float32, float64 and integers stay as they are."""
+    """`tensor` in float32 if it is float16 or bfloat16; every other type is returned unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: `loss` sees widened tensors and runs without autocast, which would narrow matrix products again."""
+    """Decorator: `loss` gets widened tensors and runs without autocast, which would compute products in 16 bits."""
 
     @functools.wraps(loss)
     def computed(*args: P.args, **kwargs: P.kwargs) -> R:

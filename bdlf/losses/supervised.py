@@ -1,4 +1,4 @@
-"""Terms that learn from the labels: cross-entropy of class scores, triplet loss of features (Eqs. 6, 19, 20, 22)."""
+"""Terms that use the labels: cross-entropy of logits and triplet loss of features (Eqs. 6, 19, 20, 22)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from bdlf.system.errors import InputError
 
 @full_precision
 def identity(logits: Float[Tensor, "n ids"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Cross-entropy of class scores with labels 0..ids-1, mean over rows: `id`, `id_detail`, `id_base`, `id_fused`."""
+    """Cross-entropy of logits with labels 0 .. ids-1, mean over rows: `id`, `id_detail`, `id_base`, `id_fused`."""
     return F.cross_entropy(logits, labels.long())
 
 
 @full_precision
 def triplet(features: Float[Tensor, "n c"], labels: Int[Tensor, " n"], margin: float = 0.3) -> Float[Tensor, ""]:
-    """Batch-hard triplet loss of Hermans et al. [paper], `tri` of Eq. 22; hard margin 0.3 [lineage].
+    """`tri` of Eq. 22: the batch-hard triplet loss of Hermans et al. [paper] with a hard margin of 0.3 [lineage].
 
-    Mean over rows of max(0, margin + d(row, farthest of its identity) - d(row, nearest of another)), d the Euclidean
-    distance. A row is not its own positive. A row that lacks a positive (the only image of its identity) or a negative
-    is left out of the mean. Coincident features have distance 0 with gradient 0.
+    The mean over rows of max(0, margin + d(row, farthest of its identity) - d(row, nearest of another)), where d is the
+    Euclidean distance. A row is not its own positive. Rows that lack a positive (the only image of its identity) or a
+    negative are left out of the mean. Identical features have distance 0 with gradient 0.
 
     Raises:
-        InputError: no row has both a positive and a negative. Not where the labels are on a device, which would be
-            waited for: the mean over no row is NaN there.
+        InputError: no row has both a positive and a negative. This is checked only for labels on the CPU, because the
+            check would wait for a GPU. On a GPU the mean over no row is NaN.
     """
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -36,7 +36,8 @@ def triplet(features: Float[Tensor, "n c"], labels: Int[Tensor, " n"], margin: f
         raise InputError(
             "triplet loss: no row has both a positive and a negative; a batch needs two identities, one with two images"
         )
-    # Choosing has no gradient. From differences, not from the Gram matrix, which cancels where features are close.
+    # The choice of rows has no gradient. Distances are computed from differences: computed from the Gram matrix, they
+    # lose all digits where features are close.
     with torch.no_grad():
         distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
         farthest = distances.masked_fill(~positive, -torch.inf).argmax(dim=1)

@@ -1,4 +1,4 @@
-"""From run folders to the paper's tables and figure, with the published numbers beside ours."""
+"""Makes the paper's tables and figure from run folders, with the published numbers beside ours."""
 
 from bdlf.reporting.intervals import Interval, difference_interval
 

@@ -1,4 +1,4 @@
-"""A table of the report: what every format writes and the figures draw."""
+"""A block: one table of the report, before it is written in one of the formats or drawn as a figure."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ import pandas as pd
 class Block:
     """One table of one protocol, with plain numbers; `bdlf.reporting.render` turns it into text.
 
-    `table` has one line per row. Its columns `row` and `runs` must be there; any other value may be missing.
+    `table` has one line for every row of the table. The columns `row` and `runs` are always filled; a value in any
+    other column may be missing.
 
-    - The row: `row`, a unique text, and `runs`, how many runs the figures are of, like `3 of 3`, or the venue of a
-      published method.
-    - Figures: `rank1`, `mAP` and `mINP` in percent, means over runs, each with `<figure>_std`, the standard deviation
-      over runs.
-    - Differences: `<figure>_difference`, `_low` and `_high`, points above the reference row and their 95 % interval,
-      with `<figure>_p`, the p-value adjusted by Holm within the table, and `pairs`, the number of pairs of runs.
-    - Published: `paper_rank1`, `paper_mAP` and `paper_protocol`, what the paper prints and whether it is of the same
-      protocol (`bdlf.reporting.published.paper`); `rank1_to_paper` and `mAP_to_paper`, ours minus the paper's.
-    - The costs of `bdlf.runs.card.COSTS`, means over runs.
+    - The row: `row` is its unique name. `runs` says how many runs the figures are means of, as in `3 of 3`; for a
+      published method it is the venue.
+    - Figures: `rank1`, `mAP` and `mINP` are means over runs, in percent. `<figure>_std` is the standard deviation over
+      runs.
+    - Differences: `<figure>_difference` is how many points the row is above the reference row. `<figure>_low` and
+      `<figure>_high` are the ends of its 95 % interval, and `<figure>_p` is its p-value, adjusted by Holm within the
+      table. `pairs` is the number of pairs of runs behind them.
+    - Published: `paper_rank1` and `paper_mAP` are what the paper prints, and `paper_protocol` says whether the paper's
+      protocol is ours (`bdlf.reporting.published.paper`). `rank1_to_paper` and `mAP_to_paper` are ours minus the
+      paper's.
+    - Costs: those of `bdlf.runs.card.COSTS`, means over runs.
     """
 
     title: str
     keys: tuple[str, ...]
-    """Columns of `table` that say what a row is, left to right; a column of booleans is shown as check marks."""
+    """The columns of `table` that say what a row is, from left to right. Booleans are shown as check marks."""
     table: pd.DataFrame
     notes: tuple[str, ...]
-    """Whole sentences below the table."""
+    """The sentences below the table."""
     card: tuple[tuple[str, str], ...] = ()
-    """The protocol card: names and values."""
+    """The protocol card: pairs of a name and a value."""
     reference: str | None = None
-    """The `row` that the others are compared with."""
+    """The `row` that the other rows are compared with; None if there is none."""
     problems: tuple[str, ...] = ()
-    """A line for each run whose figures of single queries cannot be used; its means are shown all the same."""
+    """What the user is warned of: runs that take no part in the differences, or that have other images than most."""

@@ -1,4 +1,8 @@
-"""An ablation table over any keys of the configuration: `python -m bdlf.report DIR by=optimizer.lr,loss.skd.weight`."""
+"""The ablation table over any keys of the configuration: `python -m bdlf.report DIR by=optimizer.lr,loss.skd.weight`.
+
+A run is found by the hash of its configuration, so this table asks for the configurations that differ from those of
+the runs only in the keys. Runs that are equal in every other key that is in use form a family, which becomes a block.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,18 @@ from bdlf.runs.identity import values_hash
 from bdlf.system.errors import InputError
 
 VARIANT = "variant"
-"""A key that stands for what Table 2 switches, by the names of its rows, whatever a run was called."""
-_MOST_QUESTIONS = 50_000  # hashes of configurations that one table may ask for; each takes about 0.1 ms
+"""A key that stands for the components of Table 2. Its values are the names of the table's rows, not labels of runs."""
+_MOST_QUESTIONS = 50_000  # one table computes at most about so many hashes of configurations, each in about 0.1 ms
 
 
 def by_table(keys: Sequence[str], reference: str | None) -> Table:
-    """The table whose rows are the values of `keys`, and whose blocks are equal in everything else that is in use.
+    """The table that has a row for each combination of values of `keys`.
 
-    A key that a run does not use is "-", and "unused" in the name of its row. `reference` names the row that others are
-    compared with: its values in the order of `keys`, with a comma between them. None takes the first row.
+    The rows of a block agree in every other key that is in use. A key that a run does not use is shown as "-", and as
+    "unused" in the name of the row. `reference` names the row that the others are compared with, by its values in the
+    order of `keys` with commas between them; None stands for the first row.
 
-    Raises InputError for a key that does not exist, that cannot decide a run's weights, or that is given twice.
+    Raises InputError for a key that does not exist, that never decides the weights of a run, or that is given twice.
     """
     _check(keys)
 
@@ -36,7 +41,7 @@ def by_table(keys: Sequence[str], reference: str | None) -> Table:
 
 
 def _as_row(text: str) -> str:
-    """A value as rows are named by it: `1.0` as `1`, `True` as `true`."""
+    """A value, typed by the user, as it stands in the name of a row: `1.0` becomes `1`, `True` becomes `true`."""
     text = text.strip()
     if text == "-":
         return "unused"
@@ -69,10 +74,10 @@ def _check(keys: Sequence[str]) -> None:
 
 def _families(keys: Sequence[str], configurations: Sequence[Values]) -> list[Family]:
     present = {values_hash(values, without_split=True) for values in configurations}
-    bases: dict[tuple, Values] = {}
-    own: dict[tuple, list[tuple]] = {}
+    bases: dict[tuple, Values] = {}  # from the values of all other keys to a configuration that has them
+    own: dict[tuple, list[tuple]] = {}  # from the same to the values of `keys` that runs have beside them
     for values in configurations:
-        rest = tuple((key, str(value)) for key, value in values.items() if can_decide(key) and _varies(key, keys))
+        rest = tuple((key, str(value)) for key, value in values.items() if can_decide(key) and _is_fixed(key, keys))
         bases.setdefault(rest, values)
         own.setdefault(rest, []).append(_choice(values, keys))
     every = {choice for choices in own.values() for choice in choices}
@@ -80,47 +85,57 @@ def _families(keys: Sequence[str], configurations: Sequence[Values]) -> list[Fam
     found = []
     for rest, base in bases.items():
         choices = _with_off(keys, every if ask_all else {*own[rest]})
-        if family := _family(keys, base, choices, present):
+        family = _family(keys, base, choices, present)
+        if family is not None:
             found.append(family)
     return found
 
 
-def _varies(key: str, keys: Sequence[str]) -> bool:
-    """Whether a key must be the same in all rows of a block."""
+def _is_fixed(key: str, keys: Sequence[str]) -> bool:
+    """Whether the rows of a block must agree in this key."""
     switched = ("dfe.enabled", "loss.app.enabled", "loss.orth.enabled", "loss.skd.enabled") if VARIANT in keys else ()
     return key not in keys and key not in switched and key != "dataset.split"
 
 
 def _choice(values: Values, keys: Sequence[str]) -> tuple:
-    """What a configuration says of the keys, as something that can be a dictionary's key."""
-    return tuple(
-        components(values) if key == VARIANT else tuple(values[key]) if isinstance(values[key], list) else values[key]
-        for key in keys
-    )
+    """The values of the keys in a configuration, as a tuple that can be a dictionary's key."""
+
+    def one(key: str) -> Any:
+        if key == VARIANT:
+            return components(values)
+        return tuple(values[key]) if isinstance(values[key], list) else values[key]
+
+    return tuple(map(one, keys))
 
 
 def _with_off(keys: Sequence[str], choices: Collection[tuple]) -> list[tuple]:
-    """The choices and the same with terms switched off, in order.
+    """The choices, and what they become when terms are switched off, in order.
 
-    A run without a term may have been started by the term's switch as well as by a weight of 0; it is one run.
+    A term can be switched off by its own switch or by a weight of 0. Both give the same run, which may be recorded
+    with either.
     """
     options = [[[value, *_off(key)] for key, value in zip(keys, choice, strict=True)] for choice in choices]
     return _ordered({one for option in options for one in product(*option)})
 
 
 def _off(key: str) -> list[Any]:
+    """Values of a key that may switch a term off, or on again."""
     if key.startswith("loss.") and key.endswith(".weight"):
         return [0.0]
     return [False, True] if key.endswith(".enabled") else []
 
 
 def _ordered(choices: Collection[tuple]) -> list[tuple]:
-    """Rising; numbers before words, nothing first."""
+    """The choices in ascending order. Within a key, None comes first, then numbers, then lists, then words."""
 
     def place(value: Any) -> tuple:
+        if value is None:
+            return (0, 0.0)
+        if isinstance(value, int | float):
+            return (1, float(value))
         if isinstance(value, tuple):
             return (2, tuple(map(place, value)))
-        return (0, 0.0) if value is None else (1, float(value)) if isinstance(value, int | float) else (3, str(value))
+        return (3, str(value))
 
     return sorted(choices, key=lambda choice: tuple(map(place, choice)))
 
@@ -130,13 +145,14 @@ def _family(keys: Sequence[str], base: Values, choices: Sequence[tuple], present
     seen: set[str] = set()
     for choice in choices:
         values = _changed(base, keys, choice)
-        if (group := values_hash(values, without_split=True)) not in present or group in seen:
+        group = values_hash(values, without_split=True)
+        if group not in present or group in seen:
             continue
         seen.add(group)
         marks = {key: _mark(values, key) for key in keys}
         name = ",".join("unused" if mark == "-" else mark for mark in marks.values())
         alias = ",".join(marks[key] if key == VARIANT else as_typed(values[key]) for key in keys)
-        if name in rows:  # two runs that only an unused key of this name tells apart
+        if name in rows:  # another row differs from this one only in a value that the name does not show
             name += f" ({group})"
         rows[name] = Asked(group, values, marks, alias)
     return Family(rows, in_common([row.values for row in rows.values()])) if rows else None
@@ -153,10 +169,10 @@ def _changed(base: Values, keys: Sequence[str], choice: tuple) -> dict[str, Any]
 
 
 def _mark(values: Mapping[str, Any], key: str) -> str:
-    """The value of a key as it is typed, "-" where the run does not use it."""
+    """The value of a key as it is typed on the command line, or "-" if the run does not use it."""
     if key == VARIANT:
         return variant_name(components(values))
-    if key == "selection":  # of the rules, only the one that holds identities out decides the weights
+    if key == "selection":  # only the rule that holds out identities decides the weights
         return "validation" if "selection.validation" in in_use(values) else "-"
     if key == "dfe.enabled":
         return "on" if components(values)[0] else "off"

@@ -1,4 +1,4 @@
-"""What every format shows of a block: columns of texts, in sections, and the notes that explain their signs."""
+"""Turns a block into columns of texts, in sections, and into notes. Every format but CSV writes these."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bdlf.reporting.published import SAME, published
 
 DASH, CHECK, MARK = "-", "✓", " *"
 LEVEL = 0.05
-"""A difference whose adjusted p-value is below this carries MARK."""
+"""MARK stands beside a difference whose adjusted p-value is below this level."""
 _FIGURES = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
 _PRINTED = {"rank1": "R-1", "mAP": "mAP"}
-"""The figures of the published tables."""
-_COSTS = {
+"""The figures that the published tables print, with their headings."""
+_COSTS = {  # from the name of a cost to its group, heading, scale and digits
     "train_seconds": ("", "train s", 1, 0),
     "images_per_second": ("", "images/s", 1, 0),
     "peak_memory_gib": ("", "peak GiB", 1, 2),
@@ -29,24 +29,26 @@ _COSTS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts; columns of one `group` stand under one heading where a format has two lines of headings."""
+    """A column of texts with its heading."""
 
     head: str
     texts: tuple[str, ...]
     group: str = ""
+    """A heading that this column shares with its neighbours of the same group, if a format has two lines of them."""
     bold: frozenset[int] = frozenset()
-    """The lines in bold."""
+    """The numbers of the lines that are in bold."""
     figure: bool = True
+    """Whether the texts are numbers, which are aligned at the right."""
 
     @property
     def full(self) -> str:
-        """The heading where there is one line of them."""
+        """The group and the heading as one text, for a format that has a single line of headings."""
         return f"{self.group} {self.head}".strip()
 
 
 @dataclass(frozen=True)
 class Section:
-    """Columns that belong together; `caption` says what they are ('' for the figures themselves)."""
+    """Columns that belong together, beside the key columns. `caption` names them; it is '' for the figures."""
 
     caption: str
     keys: tuple[Column, ...]
@@ -54,7 +56,7 @@ class Section:
 
 
 def cells(block: Block) -> pd.DataFrame:
-    """The block as it is read, one line per row: the key columns, then every column of every section as texts."""
+    """The block as a frame of texts for a notebook: the key columns, then the columns of all sections."""
     table = block.table
     columns = [*_keys(block), _runs(table), *_figures(block), *_differences(block), *_published(table), *_costs(table)]
     texts: pd.DataFrame = pd.DataFrame({column.full: list(column.texts) for column in columns})
@@ -62,9 +64,9 @@ def cells(block: Block) -> pd.DataFrame:
 
 
 def sections(block: Block) -> list[Section]:
-    """The block in up to four sections: figures, differences to the reference row, published numbers, costs.
+    """The block in up to four sections: figures, differences to the reference row, published numbers, and costs.
 
-    A section without any value is left out. Lines of published methods stand among the published numbers alone.
+    A section that has no value is left out. The lines of published methods stand only among the published numbers.
     """
     table, keys, runs = block.table, _keys(block), _runs(block.table)
     own = [line for line, text in enumerate(table["runs"]) if text not in set(published()["venue"])]
@@ -84,7 +86,7 @@ def sections(block: Block) -> list[Section]:
 
 
 def notes(block: Block) -> list[str]:
-    """The notes of the block, with a sentence on each sign that its cells carry."""
+    """The notes of the block, followed by explanations of the sign and the bold type, if the block has them."""
     found = list(block.notes)
     if any(MARK in text for column in _differences(block) for text in column.texts):
         found.append(f"The sign{MARK} stands beside a difference whose p-value, adjusted by Holm, is below {LEVEL}.")
@@ -141,17 +143,22 @@ def _figures(block: Block) -> list[Column]:
 
 
 def _best(block: Block, name: str) -> frozenset[int]:
-    """The line of the highest `name` where the comparison with the reference row supports it, else none."""
+    """The line with the highest `name`, if the comparison with the reference row supports that it is the best.
+
+    If the highest is another row, its own difference to the reference must be significant. If the highest is the
+    reference row, the difference of the second highest must be.
+    """
     columns = [name, f"{name}_difference", f"{name}_p"]
     table = block.table.reset_index(drop=True).reindex(columns=["row", *columns])
     numbers = table[columns].apply(pd.to_numeric).sort_values(name, ascending=False, kind="stable")
     if numbers[name].count() < 2:
         return frozenset()
     first, second = numbers.index[:2]
-    is_reference = table["row"][first] == block.reference
-    _, apart, p = numbers.loc[second if is_reference else first]
-    above = -apart > 0 if is_reference else apart > 0
-    return frozenset([first] if above and p < LEVEL else [])
+    if table["row"][first] == block.reference:
+        lead, p = -numbers[f"{name}_difference"][second], numbers[f"{name}_p"][second]
+    else:
+        lead, p = numbers[f"{name}_difference"][first], numbers[f"{name}_p"][first]
+    return frozenset([first] if lead > 0 and p < LEVEL else [])
 
 
 def _differences(block: Block) -> list[Column]:
@@ -172,8 +179,10 @@ def _differences(block: Block) -> list[Column]:
 
 
 def _difference(mean: float, low: float, high: float, p: float) -> str:
+    if pd.isna(mean):
+        return DASH
     interval = f" [{low:+.1f}, {high:+.1f}]" if pd.notna(low) else ""
-    return DASH if pd.isna(mean) else f"{mean:+.1f}{interval}{MARK if p < LEVEL else ''}"
+    return f"{mean:+.1f}{interval}{MARK if p < LEVEL else ''}"
 
 
 def _plain(table: pd.DataFrame, name: str, group: str, sign: str = "") -> Column:
@@ -187,13 +196,13 @@ def _published(table: pd.DataFrame) -> list[Column]:
     found = [_plain(table, f"paper_{name}", "paper") for name in _PRINTED]
     apart = [f"{name}_to_paper" for name in _PRINTED if any(_present(table, f"{name}_to_paper"))]
     found += [_plain(table, name, "to paper", "+") for name in apart]
-    if len(set(_protocols(table))) > 1:  # else a note says it
+    if len(set(_protocols(table))) > 1:  # if there is only one, a note below the table names it
         found.append(Column("paper's protocol", tuple(map(_key, table["paper_protocol"])), figure=False))
     return found
 
 
 def _protocols(table: pd.DataFrame) -> list[str]:
-    """`paper_protocol` of the lines with published numbers."""
+    """The `paper_protocol` of every line that has published numbers."""
     there = _present(table, "paper_rank1")
     return [str(table["paper_protocol"].iloc[line]) for line in range(len(table)) if there[line]]
 

@@ -1,4 +1,4 @@
-"""How a row differs from the row it is compared with: pairs of runs, their queries, intervals and p-values."""
+"""Compares a row with its reference row, query by query: pairs of runs, differences, intervals and p-values."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import numpy as np
 from bdlf.reporting.intervals import Estimate, estimate, holm, query_values
 
 FIGURES = ("rank1", "mAP")
-"""Figures whose differences are formed."""
+"""The figures in which rows are compared."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What a run found, query by query."""
+    """The figures of every query of a run."""
 
     values: Mapping[str, np.ndarray]
-    """`rank1` and `mAP` in percent, (queries,), NaN where a query has no match."""
+    """`rank1` and `mAP`, each (queries,) in percent; NaN for a query that has no match in the gallery."""
     pids: np.ndarray
-    """(queries,)"""
+    """The identities of the queries, (queries,)."""
 
 
 def read_queries(path: str, row: int, queries: int, problems: list[str]) -> Queries | None:
-    """The queries of row `row` of a run's result.
+    """The figures of the `queries` queries in row number `row` of the result of the run at `path`.
 
-    None, and a line in `problems`, where a run has lost them or never had its queries' pids. None without a line for a
-    run in W&B, which holds no figures of single queries.
+    Returns None if the run's file of these figures is missing, is damaged or lacks the pids, and appends a line that
+    says so to `problems`. Also returns None for a run in W&B, where such figures are never kept.
     """
     file = Path(path) / "per_query.npz"
     if path.startswith("wandb:"):
@@ -60,29 +60,33 @@ def read_queries(path: str, row: int, queries: int, problems: list[str]) -> Quer
 def compare(
     own: Mapping[tuple[int, int], Queries | None], reference: Mapping[tuple[int, int], Queries | None]
 ) -> tuple[dict[str, Any], dict[str, Estimate]]:
-    """The difference of a row's runs to the reference's; both map a run's (seed, split) to its queries.
+    """Compares the runs of a row with the runs of the reference row.
 
-    Returns the columns `pairs` and, for each of FIGURES, `<f>_difference`, `_low`, `_high` and `_p` (not yet adjusted),
-    and the estimates that they come from. Identities of different splits are different identities.
+    `own` and `reference` map the (seed, split) of a run to its queries. Two runs of one seed and split form a pair if
+    they have the same queries. The identities of different splits count as different identities.
+
+    Returns the values of the columns `pairs`, `<figure>_difference`, `<figure>_low`, `<figure>_high` and `<figure>_p`
+    (not yet adjusted), and, by figure, the estimates that these values come from. A value that cannot be computed is
+    absent.
     """
-    found: dict[int, list[tuple[Queries, Queries]]] = {}
+    found: dict[int, list[tuple[Queries, Queries]]] = {}  # from a split to its pairs
     for (seed, split), one in own.items():
         other = reference.get((seed, split))
         if one is not None and other is not None and np.array_equal(one.pids, other.pids):
-            first = found.get(split, [(one, other)])[0][0]
-            if np.array_equal(first.pids, one.pids):
-                found.setdefault(split, []).append((one, other))
+            pairs = found.setdefault(split, [])
+            if not pairs or np.array_equal(pairs[0][0].pids, one.pids):  # all pairs of a split share their columns
+                pairs.append((one, other))
     line: dict[str, Any] = {"pairs": sum(map(len, found.values()))}
     estimates: dict[str, Estimate] = {}
     for figure in FIGURES if found else ():
         differences, pids = _matrix(found, figure)
         try:
             result = estimate(differences, pids)
-        except ValueError:  # a single identity, or no query with a value: there is no interval
+        except ValueError:  # there is only one identity, or no query has a value, so there is no interval
             continue
         estimates[figure] = result
         line[f"{figure}_difference"] = result.mean
-        if result.standard_error == 0:  # no query differs, or all alike: nothing is known of the spread
+        if result.standard_error == 0:  # all queries differ by the same amount, so nothing is known of the spread
             continue
         interval = result.interval()
         line |= {f"{figure}_low": interval.low, f"{figure}_high": interval.high}
@@ -91,7 +95,11 @@ def compare(
 
 
 def _matrix(found: Mapping[int, list[tuple[Queries, Queries]]], figure: str) -> tuple[np.ndarray, np.ndarray]:
-    """Differences (runs, queries), the queries of each split in columns of their own, and the columns' identities."""
+    """The differences in `figure`, (runs, queries), and the identities of the columns, (queries,).
+
+    The queries of each split have columns of their own; a run has NaN in the columns of other splits. The identities
+    are numbered anew so that no two splits share one.
+    """
     widths = [len(pairs[0][0].pids) for pairs in found.values()]
     differences = np.full((sum(map(len, found.values())), sum(widths)), np.nan)
     identities: list[np.ndarray] = []
@@ -107,7 +115,7 @@ def _matrix(found: Mapping[int, list[tuple[Queries, Queries]]], figure: str) -> 
 
 
 def adjust(lines: Iterable[dict[str, Any]]) -> None:
-    """Replace the p-values of all differences of a table by Holm's."""
+    """Replace the p-values of all differences in the lines of a table by the values that Holm's method adjusts."""
     lines = list(lines)
     places = [(line, f"{figure}_p") for line in lines for figure in FIGURES if f"{figure}_p" in line]
     for (line, name), p in zip(places, holm([line[name] for line, name in places]), strict=True):

@@ -1,4 +1,4 @@
-"""Which configurations a table asks for. A cell of a table is the runs that have the hash of its configuration."""
+"""Decides which configurations a table asks for. The runs of a row are those whose configuration has the row's hash."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bdlf.active import COMPONENTS, components, in_use, with_components
 from bdlf.runs.identity import values_hash
 
 Values = Mapping[str, Any]
+"""A flat configuration."""
 
 VARIANTS = {
     # DFE, app, orth, skd
@@ -21,63 +22,72 @@ VARIANTS = {
     (True, True, False, True): "dfe_app_skd",
     (True, True, True, True): "full",
 }
-"""Rows of Table 2 by what is switched on."""
+"""The rows of Table 2, by which of `bdlf.active.COMPONENTS` are on."""
 _FULL = (True, True, True, True)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A row of a table."""
+    """A row that a table asks for."""
 
     group: str
-    """The hash of its configuration without seed and split: the `group` of its runs in the tidy frame."""
+    """The hash of the row's configuration without seed and split; the tidy frame has it in the column `group`."""
     values: dict[str, Any]
-    """Its flat configuration."""
+    """The row's flat configuration."""
     marks: dict[str, Any]
-    """What stands in the table's key columns."""
+    """What the row has in the table's key columns."""
     alias: str = ""
-    """Another name of the row: the values of a by= table's keys, also of those that the run does not use."""
+    """Another name of a row of a by= table, with the values of all keys, also of those that the run does not use."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """The rows of one table whose configurations agree in everything that the table does not vary."""
+    """Rows of one table whose configurations agree in every key that the table does not vary."""
 
     rows: dict[str, Asked]
+    """The rows by their names."""
     common: dict[str, Any]
-    """What of the configuration is the same in all rows that use it."""
+    """The keys that have one value in all rows which use them, with this value."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """How a table varies a configuration."""
+    """A kind of table: which keys of a configuration it varies, and how."""
 
     name: str
     title: str
     keys: tuple[str, ...]
-    """Its key columns."""
+    """The names of the key columns."""
     families: Callable[[Iterable[Values]], list[Family]]
-    """The families that some of these configurations belong to, in the order in which they are found."""
+    """Gives the families that the configurations belong to, in the order in which they are found."""
     reference: str | None
-    """The row that others are compared with; '' for the first, None where the table compares nothing."""
+    """The row that the others are compared with; '' for the first row, None if the table compares nothing."""
     names: tuple[str, ...] = ()
-    """Its rows, where they are known before there are runs."""
+    """The names of the rows, if they are known before there are runs."""
     fixed: tuple[str, ...] = ()
-    """Keys that the paper's own table holds at 3 (`dfe.stage`) or 6 (`dfe.blocks`)."""
+    """Keys that have the same value in all rows of the paper's table: 3 for `dfe.stage`, 6 for `dfe.blocks`."""
     gaps: bool = True
-    """A row without a run is shown as a gap."""
+    """Whether the table shows rows that have no run."""
 
 
 def _families(
     base_of: Callable[[Values], Values | None], rows: Mapping[str, Callable[[Values], Values | None]], marks: Mapping
 ) -> Callable[[Iterable[Values]], list[Family]]:
-    """`base_of` gives the row that all rows are made from, or None for a configuration that is in none of them."""
+    """The function `families` of a table.
+
+    `base_of` turns the configuration of a run into the configuration that all rows of its family are made from, or into
+    None if the run belongs to no family. `rows` makes the configuration of each row from this base; None leaves the row
+    out. `marks` holds what each row has in the key columns.
+    """
 
     def find(configurations: Iterable[Values]) -> list[Family]:
         found: dict[str, Family] = {}
         for values in configurations:
             base = base_of(values)
-            if base is None or (key := values_hash(base, without_split=True)) in found:
+            if base is None:
+                continue
+            key = values_hash(base, without_split=True)
+            if key in found:
                 continue
             asked = {name: change(base) for name, change in rows.items()}
             members = {
@@ -92,7 +102,10 @@ def _families(
 
 
 def in_common(configurations: Iterable[Values]) -> dict[str, Any]:
-    """What is the same in all of these that use it, less RegDB's split, which numbers repetitions as the seed does."""
+    """The keys that have one value in all configurations which use them, with this value.
+
+    RegDB's split is not among them, because it numbers repetitions as the seed does.
+    """
     used = [in_use(values) for values in configurations]
     keys = dict.fromkeys(key for one in used for key in one if key != "dataset.split")
     found = {key: [one[key] for one in used if key in one] for key in keys}
@@ -102,7 +115,7 @@ def in_common(configurations: Iterable[Values]) -> dict[str, Any]:
 def _switched(switches: tuple[bool, ...]) -> Callable[[Values], Values | None]:
     def change(base: Values) -> Values | None:
         values = with_components(base, switches)
-        return values if components(values) == switches else None  # where a single term's own switch says otherwise
+        return values if components(values) == switches else None  # a term's own switch may prevent what is asked
 
     return change
 
@@ -176,7 +189,7 @@ TABLES = {
 
 
 def differing(common: Values, main: Values) -> str:
-    """`schedule.epochs=5 (not 11), ...`: how what one family has in common differs from the main family."""
+    """How the `common` of one family differs from that of the `main` one, as in `schedule.epochs=5 (not 11), ...`."""
     keys = [key for key in sorted({*common, *main}) if common.get(key, _ABSENT) != main.get(key, _ABSENT)]
     return ", ".join(f"{key}={_shown(common, key)} (not {_shown(main, key)})" for key in keys)
 
@@ -189,9 +202,13 @@ def _shown(values: Values, key: str) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """A value as the command line takes it: `true`, `null`, `[8,10]`, `0.1`."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+    """A value as it is typed on the command line: `true`, `null`, `[8,10]`, `0.1`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(as_typed, value))}]"
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:  # `1` for 1.0, but no digit is lost
+        return f"{value:g}"
+    return str(value)

@@ -1,4 +1,4 @@
-"""Figure 4: accuracy against the number of invertible blocks."""
+"""Draws Figure 4 of the paper: accuracy against the number of invertible blocks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from bdlf.reporting.block import Block
 
 
 def figure4(block: Block, form: str) -> bytes:
-    """The block of `figure4` as a picture, `png` or `svg`: means over runs, bands of one standard deviation."""
+    """The block of the table `figure4` as the bytes of a picture; `form` is `png` or `svg`.
+
+    The lines are means over runs, the bands around them are one standard deviation over runs wide on either side.
+    """
     from matplotlib.figure import Figure
 
-    table = block.table  # a missing number of blocks is NaN: the line breaks there
+    table = block.table  # a number of blocks without a run has NaN, where the line is interrupted
     blocks = [int(row.removeprefix("blocks")) for row in table["row"]]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Columns that fit a width: long texts shortened with a legend, the rest in further tables."""
+"""Makes columns fit a page: shortens long texts with a legend, and distributes columns over several tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from bdlf.reporting.columns import Column
 def packed(
     keys: Sequence[Column], columns: Sequence[Column], room: float, width: Callable[[Column], float]
 ) -> list[list[Column]]:
-    """The columns in as few tables as hold them in their order, each no wider than `room` with the keys before it."""
+    """Distribute `columns`, in their order, over as few tables as possible.
+
+    Each table begins with the keys and is no wider than `room`. A column that is too wide stands in a table alone.
+    `width` measures a column, in the unit of `room`.
+    """
     start = sum(map(width, keys))
     tables: list[list[Column]] = []
     left = -1.0
@@ -26,20 +30,20 @@ def packed(
 
 
 class Legend:
-    """Shortens long texts; the whole text stands under a number in `lines`."""
+    """Shortens long texts and numbers them; `lines` gives the whole text for each number."""
 
     def __init__(self, longest: int) -> None:
-        """`longest`: characters that a text may have and is left as it is."""
+        """A text of at most `longest` characters is left as it is."""
         self.longest = longest
         self._numbers: dict[str, int] = {}
 
     @property
     def lines(self) -> dict[str, str]:
-        """The whole texts by number, `(1)` ..."""
+        """The whole text of each number; the numbers are `(1)`, `(2)` ..."""
         return {f"({number})": text for text, number in self._numbers.items()}
 
     def short(self, text: str, longest: int) -> str:
-        """`text`, or its beginning and end with a number, as in `a-long-na…warm-up (1)`."""
+        """`text`, or, if it has more than `longest` characters, its two ends with a number: `a-long-na…warm-up (1)`."""
         if len(text) <= longest:
             return text
         number = self._number(text)
@@ -47,7 +51,7 @@ class Legend:
         return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]} {number}"
 
     def column(self, column: Column) -> Column:
-        """A column of texts, each long one cut after its first clause, as in `2 of 3 (1)`; one of figures as it is."""
+        """The column with long texts cut after their first clause, as in `2 of 3 (1)`. Figures are never cut."""
         if column.figure:
             return column
         texts = []
@@ -60,9 +64,10 @@ class Legend:
         return replace(column, texts=tuple(texts))
 
     def keys(self, keys: Sequence[Column], room: float, width: Callable[[Column], float]) -> list[Column]:
-        """The keys, shortened so that they take no more than `room`.
+        """The keys, shortened so that together they are no wider than `room`.
 
-        Where that cannot be, one column numbers the rows, and the legend says the keys of each.
+        If they cannot be made short enough, a single column of numbers replaces them, and the legend gives the keys of
+        each number.
         """
         for longest in (self.longest, self.longest // 2):
             trial = Legend(longest)

@@ -1,4 +1,4 @@
-"""Run folders as one tidy frame: a row for each run, model, epoch rule and protocol."""
+"""Reads run folders into one tidy frame: a row for each run, model, rule that chose the epoch, and protocol."""
 
 from __future__ import annotations
 
@@ -23,31 +23,37 @@ from bdlf.runs.selection import RULES
 from bdlf.system.errors import InputError
 
 PROTOCOL = ["dataset", "mode", "shots", "direction", "gallery", "reading", "similarity", "feature", "flip"]
-"""What of the card says how a row was scored."""
+"""The columns of the card that say on what and how a row was scored."""
 ORIGIN = ("commit", "dirty", "versions")
-"""Columns that say which code gave a row."""
-_PASSED_OVER = re.compile(r"evaluations|wandb|checkpoints|.*\.old\d+")
+"""Columns that say which code computed a row."""
+_PASSED_OVER = re.compile(r"evaluations|wandb|checkpoints|.*\.old\d+")  # names of folders that are not searched
 
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """What lies below some folders."""
+    """The runs below some folders."""
 
     frame: pd.DataFrame
-    """A row for each run x model x selection x protocol: `path`, `run_id`, `group` (the hash of the configuration
-    without seed and split), `variant` (what is on, by the names of Table 2), `stage` and `blocks` (missing where the
-    run does not use them), `seed`, the card, figures in percent, their std over trials, costs, and `commit`, `dirty`
-    and `versions` of the code that gave the row. `per_query` is the row's number in the run's `per_query.npz`."""
+    """A row for each combination of run, model, selection and protocol. Its columns are:
+
+    - `path` and `run_id` of the run, and `seed`;
+    - `group`, the hash of the run's configuration without seed and split;
+    - `variant`, the name of the row of Table 2 whose components are on;
+    - `stage` and `blocks`, missing if the run does not use them;
+    - the protocol card (`bdlf.runs.record.ROW_KEYS` among it), the figures in percent and their std over trials;
+    - the costs, and `commit`, `dirty` and `versions` of the code that computed the row;
+    - `per_query`, the number of the row in the run's `per_query.npz`.
+    """
     unfinished: pd.DataFrame
     """A row for each run without a usable result: `path`, `run_id`, `group`, `dataset`, `variant`, `stage`, `blocks`,
-    `seed`, `split`, `epochs` done, and `state`: unfinished | unreadable."""
+    `seed`, `split`, `epochs` (how many are trained), and `state`, which is `unfinished` or `unreadable`."""
     configurations: dict[str, dict[str, Any]]
-    """A flat configuration of every `group`; its seed, split and names are those of one of the group's runs."""
+    """A flat configuration for every `group`: that of one of its runs, with the seed, split and names of that run."""
     problems: list[str]
-    """A line for each folder that could not be read."""
+    """A line for each run or folder that was left out."""
 
     def with_configurations(self) -> pd.DataFrame:
-        """The frame with a column for every key of the configuration; empty where a run does not use the key."""
+        """The frame with a further column for every key of the configuration, empty for runs that do not use it."""
         used = {group: in_use(values) for group, values in self.configurations.items()}
         keys = list(dict.fromkeys(key for one in used.values() for key in one if key not in self.frame))
         columns = {key: [used[group].get(key) for group in self.frame["group"]] for key in keys}
@@ -60,21 +66,22 @@ class _Run:
     """A run whose configuration could be read."""
 
     axes: dict[str, Any]
-    """Where it stands."""
+    """The columns that all rows of the run share: its path, id, group, dataset, variant, stage, blocks, seed, split."""
     values: dict[str, Any]
-    """Its flat configuration."""
+    """The flat configuration."""
     rows: list[dict[str, Any]] | None = None
-    """The rows of its result, with costs; None where there is no usable result."""
+    """The rows of the result, with costs; None if there is no usable result."""
     problem: str = ""
-    """Why its result cannot be used; '' where the run is only unfinished."""
+    """Why the result cannot be used; '' if it can, or if the run is merely unfinished."""
 
 
 def gather(places: str | Path | Iterable[str | Path]) -> Gathered:
-    """Every run at or below `places`: folders with a `config.yaml`, or `wandb:ENTITY/PROJECT`.
+    """Every run at or below `places`, each of which is a folder or `wandb:ENTITY/PROJECT`.
 
-    Runs that cannot be read, of another version, or that claim another's run id are left out and named in `problems`,
-    and so are places without a run beside others. Raises InputError where a place is no folder or project, or where
-    none has a run.
+    A run is a folder with a `config.yaml`. A run that cannot be read, that another version wrote, or that has the run
+    id of another one is left out, and a line of `problems` names it. A line also names a place without a run.
+
+    Raises InputError if a place is neither a folder nor a project, or if no place has a run.
     """
     folders: dict[Path, None] = {}
     found: dict[str, _Run | str] = {}
@@ -101,9 +108,10 @@ def _collected(found: Mapping[str, _Run | str], empty: list[str]) -> Gathered:
     unfinished: list[dict[str, Any]] = []
     configurations: dict[str, dict[str, Any]] = {}
     problems = [*empty, *(run for _, run in sorted(found.items()) if isinstance(run, str))]
-    owner: dict[str, str] = {}
+    owner: dict[str, str] = {}  # from a run id to the path of the run that has it
     runs = [run for run in found.values() if isinstance(run, _Run)]
-    for run in sorted(runs, key=lambda run: (run.rows is None, run.axes["path"])):  # a copy with a result wins
+    runs.sort(key=lambda run: (run.rows is None, run.axes["path"]))  # of two copies, the one with a result counts
+    for run in runs:
         axes, path = run.axes, run.axes["path"]
         if axes["run_id"] in owner:
             claim = f"{path} claims run {axes['run_id']} as {owner[axes['run_id']]} does: left out; move one away"
@@ -126,13 +134,13 @@ def _collected(found: Mapping[str, _Run | str], empty: list[str]) -> Gathered:
 def _folders(place: Path) -> Iterable[str]:
     for top, inner, files in os.walk(place):
         inner[:] = [name for name in inner if not _PASSED_OVER.fullmatch(name)]
-        if "config.yaml" in files or {"result.json", "metrics.csv"} <= {*files}:  # a run, or one that lost its config
+        if "config.yaml" in files or {"result.json", "metrics.csv"} <= {*files}:  # the latter has lost its config
             yield top
             inner.clear()
 
 
 def _read(path: Path) -> _Run | str:
-    """A run folder; or the line that says why it cannot be read."""
+    """The run in the folder `path`, or the line that says why the folder cannot be read."""
     try:
         values = read_values(path / "config.yaml")
         axes = _axes(values, str(path))
@@ -155,7 +163,7 @@ def _read(path: Path) -> _Run | str:
 
 
 _DAMAGE = (InputError, KeyError, TypeError, AttributeError, OSError, ValueError)
-"""What reading a damaged file raises."""
+"""The errors that reading a damaged file may raise."""
 
 
 def _complaint(path: str | Path, error: Exception) -> str:
@@ -167,7 +175,7 @@ def _complaint(path: str | Path, error: Exception) -> str:
 
 
 def _rows(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows with their costs, once all that tables are made of is there; raises InputError where it is not."""
+    """The flat rows of a result with the costs added. Raises InputError if they lack something that tables need."""
     if not rows:
         raise InputError("its result has no row")
     for row in rows:
@@ -190,13 +198,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _of_project(place: str) -> dict[str, _Run | str]:
-    """The runs of a W&B project, from their configuration and summary; there are no figures of single queries."""
+    """The runs of a W&B project, read from their configuration and summary. W&B has no figures of single queries."""
     import wandb
 
     name = place.removeprefix("wandb:")
     try:
         runs = list(wandb.Api().runs(name))
-    except Exception as error:  # whatever W&B raises
+    except Exception as error:  # W&B may raise anything
         text = " ".join(str(error).split())
         raise InputError(f"the W&B project {name} cannot be read ({text}); log in, or name ENTITY/PROJECT") from error
     if not runs:

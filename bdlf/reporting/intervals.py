@@ -1,4 +1,4 @@
-"""How far the mean difference between two rows of a table can be trusted.
+"""Computes how far the mean difference between two rows of a table can be trusted.
 
 Two rows are compared run by run (the same seed, and for RegDB the same split) and query by query. Neither the runs nor
 the queries are independent draws: all queries of a run share its weights, and the 8 to 40 queries of an identity share
@@ -240,7 +240,7 @@ def _splits(valid: np.ndarray) -> list[list[int]]:
     left, splits = list(range(len(valid))), []
     while left:
         split = [left.pop(0)]
-        for run in split:  # grows while it is read
+        for run in split:  # the loop also visits the runs that it appends
             more = [other for other in left if (valid[other] & valid[run]).any()]
             split += more
             left = [other for other in left if other not in more]

@@ -1,4 +1,4 @@
-"""Blocks as LaTeX: a file that pdflatex compiles alone and that a paper with booktabs takes in by its input command."""
+"""Writes blocks as a LaTeX file. pdflatex compiles it alone, and a paper that has booktabs can take it in by input."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _BEGIN = r"""% Compile this file alone, or \input it in a paper that has \usepac
 \fi
 \providecommand{\checkmark}{\ensuremath{\surd}}
 """
-_END = "\n\\csname endofthetables\\endcsname\n"  # nothing in a paper
+_END = "\n\\csname endofthetables\\endcsname\n"  # ends the document of the file alone; in a paper it does nothing
 _PAGE = 345.0
-"""Points that a table may take: the \\textwidth of an article at 10 points."""
+"""The greatest width of a table in points: the \\textwidth of an article at 10 points."""
 _KEYS = 200.0
+"""The greatest width of the key columns together, in points."""
 _LINES = 44
-"""Lines on a page; the rows that do not fit go to further floats, since none is broken over pages."""
+"""Lines on a page. LaTeX breaks no float over pages, so the rows that do not fit go to further floats."""
 _SIGNS = {
     **{c: f"\\{c}" for c in "&%#_{}"},
-    "$": r"$\mathdollar$",  # \$ needs a font that a small installation has to draw first
+    "$": r"$\mathdollar$",  # \$ needs a font that a small installation of LaTeX would have to make first
     "\\": r"\textbackslash{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
@@ -53,9 +54,10 @@ _SIGNS = {
 
 
 def text(blocks: Sequence[Block]) -> str:
-    """All blocks in one file, each section of a block in one or more floats.
+    """All blocks in one file; each section of a block is in one or more floats.
 
-    The first float of a block has the notes below it; the first use of a shortened text has the whole text below it.
+    The notes of a block stand below its first float. The whole text of what is shortened stands below the float that
+    uses it first.
     """
     return _BEGIN + "\n".join(table for block in blocks for table in _block(block)) + _END
 
@@ -85,7 +87,10 @@ def _block(block: Block) -> list[str]:
 
 
 def _whole(columns: Sequence[Column], line: int, legend: Legend, told: set[str]) -> list[str]:
-    """The whole texts of what is shortened in a line (and in the headings), but for those that `told` holds already."""
+    """The lines that give the whole texts of what is shortened in line `line` and in the headings.
+
+    `told` holds the numbers whose whole text stands further above; they are left out, and the new ones are added to it.
+    """
     texts = [text for column in columns if not column.figure for text in (column.head, column.texts[line])]
     numbers = [number for text in texts for number in re.findall(r"\(\d+\)", text) if number in legend.lines]
     fresh = [number for number in dict.fromkeys(numbers) if number not in told]
@@ -94,7 +99,7 @@ def _whole(columns: Sequence[Column], line: int, legend: Legend, told: set[str])
 
 
 def _height(sentence: str) -> int:
-    """Lines that a sentence takes below a table."""
+    """About how many lines a sentence takes below a table."""
     return 1 + len(sentence) // 85
 
 
@@ -109,7 +114,7 @@ def _float(caption: str, tabulars: Sequence[str], below: Sequence[str]) -> str:
 
 def _tabular(columns: Sequence[Column], lines: slice) -> str:
     rows = zip(*([_cell(column, line) for line in range(len(column.texts))][lines] for column in columns), strict=True)
-    form = "".join("r" if column.figure else "c" if _checks(column) else "l" for column in columns)
+    form = "".join(map(_alignment, columns))
     body = [_row(row) for row in rows]
     return "\n".join(
         [
@@ -125,7 +130,10 @@ def _tabular(columns: Sequence[Column], lines: slice) -> str:
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
-    """The headings, below a line of their groups where there are any that the caption does not name."""
+    """The lines of the headings: above them a line of their groups, if there are any.
+
+    The group of the differences is left out, because the caption names it.
+    """
     spans = [
         (group, len(list(some)))
         for group, some in groupby(columns, key=lambda column: column.group.replace("diff.", ""))
@@ -142,7 +150,10 @@ def _heads(columns: Sequence[Column]) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    """A line; the empty group keeps a first `[` or `*` from being read as an argument of the line before."""
+    """A line of a table.
+
+    LaTeX would read `[` or `*` at its beginning as an argument of the line before; an empty group prevents that.
+    """
     line = " & ".join(cells)
     return ("{}" if line.startswith(("[", "*")) else "") + line + r" \\"
 
@@ -158,18 +169,24 @@ def _cell(column: Column, line: int) -> str:
     return written + (r"\rlap{$^{*}$}" if text.endswith(MARK) else "")
 
 
-def _checks(column: Column) -> bool:
-    return {*column.texts} <= {CHECK, ""}
+def _alignment(column: Column) -> str:
+    if column.figure:
+        return "r"
+    only_checks = {*column.texts} <= {CHECK, ""}
+    return "c" if only_checks else "l"
 
 
 def _width(column: Column) -> float:
-    """Of the column with the space beside it, in points, by the widths of Computer Modern at 9 points, rounded up."""
+    """About how wide a column is with the space beside it, in points.
+
+    Letters count as they are wide in Computer Modern at 9 points, rounded up.
+    """
     texts = [column.head, *column.texts]
     return max(sum(7.8 if letter.isupper() or letter in "mw%±@" else 4.8 for letter in text) for text in texts) + 6
 
 
 def _prose(text: str) -> str:
-    """A sentence in which long words, such as paths and names of runs, may be broken."""
+    """A sentence in which LaTeX may break long words, such as paths and names of runs."""
     words = ([word[start : start + 12] for start in range(0, len(word), 12)] for word in text.split())
     return " ".join(
         "".join(map(_escaped, parts)) if len(parts) < 3 else r"\allowbreak{}".join(map(_escaped, parts))
@@ -178,7 +195,7 @@ def _prose(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """`text` as LaTeX that prints it; a letter that pdflatex has not without further packages as `[U+...]`."""
+    """LaTeX that prints `text`. A letter that pdflatex cannot print without further packages becomes `[U+...]`."""
     return re.sub("-(?=-)", "-{}", "".join(map(_letter, unicodedata.normalize("NFC", text))))
 
 

@@ -1,4 +1,4 @@
-"""Blocks as Markdown that also reads in a terminal: columns line up, and no line is wider than WIDTH."""
+"""Writes blocks as Markdown that also reads well in a terminal: columns line up, and no line is wider than WIDTH."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bdlf.reporting.fitting import Legend, packed
 
 WIDTH = 100
 _KEYS = 60
-"""Columns that the keys of a row may take: the widest figure, a difference with its interval, fits beside them."""
+"""How many characters wide the keys may be. The widest figure, a difference with its interval, fits beside them."""
 
 
 def text(blocks: Sequence[Block]) -> str:
-    """All blocks, each with its title underlined, its tables, a legend of what was shortened, and its notes."""
+    """All blocks, each with its underlined title, its tables, a legend of the shortened texts, and its notes."""
     return "\n".join(_block(block) for block in blocks)
 
 
@@ -37,7 +37,7 @@ def _block(block: Block) -> str:
 
 
 def _joined(found: list[Section]) -> list[Section]:
-    """The figures and the differences as one section where they fit into one table."""
+    """The sections, with the figures and the differences joined into one section if they fit into one table."""
     if len(found) > 1 and found[1].columns[-1].group == "diff.":
         one = Section("", found[0].keys, (*found[0].columns, *found[1].columns))
         if sum(map(_width, (*one.keys, *one.columns))) < WIDTH:
@@ -46,7 +46,7 @@ def _joined(found: list[Section]) -> list[Section]:
 
 
 def _texts(column: Column) -> list[str]:
-    """Heading and cells as they are written; the sign of a difference has a place of its own."""
+    """The heading and the cells as they are written. A cell without the sign has spaces in its place."""
     signed = any(text.endswith(MARK) for text in column.texts)
     cells = [f"**{text}**" if line in column.bold else text for line, text in enumerate(column.texts)]
     cells = [text + " " * len(MARK) if signed and not text.endswith(MARK) else text for text in cells]
@@ -54,7 +54,7 @@ def _texts(column: Column) -> list[str]:
 
 
 def _width(column: Column) -> int:
-    """Of the column in a table, with the bar and the spaces before it."""
+    """How many characters wide the column is in a table, with the bar and the spaces before it."""
     return max(map(len, _texts(_escaped(column)))) + 3
 
 
@@ -81,14 +81,20 @@ def _escaped(column: Column) -> Column:
 
 
 def _escape(text: str, more: str = "[]|") -> str:
-    """`text` as Markdown that shows it unchanged; an underscore inside a word does so as it is."""
+    """Markdown that shows `text` unchanged. An underscore inside a word needs no escape.
+
+    `more` are further characters that are escaped.
+    """
     text = re.sub(rf"([\\`*<~{re.escape(more)}])", r"\\\1", text)
     text = re.sub(r"&(?=#?\w+;)", r"\\&", text)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
 def _wrapped(text: str, bullet: str = "") -> list[str]:
-    """A paragraph or an item of a list; what would start another list, a quotation or a heading is escaped."""
+    """The lines of a paragraph, or of an item of a list if `bullet` is given.
+
+    A line that would begin another list, a quotation or a heading is escaped.
+    """
     lines = textwrap.wrap(_escape(text, more=""), WIDTH - 1 - len(bullet), break_on_hyphens=False)
     lines = [re.sub(r"^(\d*)([-+>#.)])(?=\s|$)", r"\1\\\2", line) for line in lines]
     return [(" " * len(bullet) if place else bullet) + line for place, line in enumerate(lines)]

@@ -1,4 +1,4 @@
-"""The options of `python -m bdlf.report`: key=value words, and folders."""
+"""Reads the command line of `python -m bdlf.report`: options of the form key=value, and folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAMES = ("false", "true", "full")
 
 @dataclass
 class Options:
-    """What the words of the command line say."""
+    """What the command line asks for."""
 
     folders: list[str] = dataclasses.field(default_factory=list)
     table: str | None = None
@@ -44,9 +44,9 @@ HELP = {
 
 
 def parse(words: Sequence[str]) -> Options:
-    """The options that the words of the command line give; a word that names an existing place is a folder.
+    """The options that the words of the command line give. A word that is an existing path counts as a folder.
 
-    Raises InputError for an unknown or repeated key, a wrong value, a flag, or no folder.
+    Raises InputError for an unknown or repeated key, for a wrong value, for a flag, and if no folder is given.
     """
     options = Options()
     keys = [one.name for one in dataclasses.fields(Options) if one.name != "folders"]

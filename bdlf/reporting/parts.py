@@ -1,4 +1,4 @@
-"""Which runs stand together in one block of a table: one family, one way of scoring, the same images."""
+"""Decides which runs stand together in a block of a table: those of one family, one way of scoring, the same images."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ from bdlf.reporting.gather import PROTOCOL, Gathered
 from bdlf.runs.selection import RULES
 
 SCORING = [*PROTOCOL, "selection", "reported"]
-"""What says how a cell was scored: the same in all of a block's cells. `reported` is the model."""
+"""Columns that say how a row of the frame was scored; all rows of a block agree in them. `reported` is the model."""
 PAPER = {"dfe.stage": 3, "dfe.blocks": 6}
+"""The paper's values of the keys that Table 3 and Figure 4 vary."""
 _REPETITION = ["seed", "split"]
 
 
 def repetitions(runs: pd.DataFrame) -> list[tuple[int, int]]:
-    """Seed and split (0 where there is none) of every run."""
+    """The seed and the split of every run; the split is 0 for a run without one."""
     splits = runs["split"].fillna(0).astype(int)
     return list(zip(runs["seed"].astype(int), splits, strict=True))
 
 
 @dataclass(frozen=True)
 class Part:
-    """The runs of one block: a family's rows under one way of scoring and on the same images."""
+    """The runs of one block: those of one family that were scored in one way and on the same images."""
 
     table: Table
     family: Family
     card: dict[str, Any]
+    """The values of SCORING, which all runs share."""
     runs: pd.DataFrame
-    """Rows of the tidy frame, with the `row` of the table that each belongs to."""
+    """Rows of the tidy frame; the column `row` names the row of the table that each belongs to."""
     left: pd.DataFrame
-    """Unfinished runs of the family's rows, with their `row`."""
+    """The runs of the family that have no usable result, likewise with the column `row`."""
     images: int
-    """0 for the images of most runs, else 1, 2, ..."""
+    """0 if the runs have the images that most runs have, else 1, 2, ..."""
 
     @cached_property
     def wanted(self) -> set[tuple[int, int]]:
-        """The seeds and splits that some row has, or has begun."""
+        """The (seed, split) of every run of the block, finished or not."""
         return {*repetitions(self.runs), *repetitions(self.left)}
 
 
 def parts_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: bool = False) -> list[Part]:
-    """The runs of every block that has runs in `least` rows, the blocks of the largest family of runs first.
+    """The runs of every block that has runs in at least `least` rows. The family with most runs comes first.
 
-    A block shows the averaged model where runs have one, else the raw one. A family gets a block only where it has rows
-    of its own, which the blocks of larger families do not show already. `main_only`: of the largest family alone.
+    With `main_only`, only that family gets blocks. Families at another stage or number of blocks than the paper's come
+    after the others. A family gets a block only if it has rows that no block of an earlier family shows. Of a run that
+    has an averaged model, the block shows this model alone, otherwise the raw one.
     """
     if gathered.frame.empty:
         return []
@@ -61,7 +64,7 @@ def parts_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: boo
         (_not_the_papers(table, family), -sum(runs.get(row.group, 0) for row in family.rows.values()), family)
         for family in table.families(gathered.configurations.values())
     ]
-    shown: dict[tuple, set[str]] = {}
+    shown: dict[tuple, set[str]] = {}  # from a way of scoring and images to the groups that blocks show already
     parts: list[Part] = []
     for other, _, family in sorted(families, key=lambda item: item[:2]):
         present = [row.group for row in family.rows.values() if row.group in places]
@@ -71,23 +74,25 @@ def parts_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: boo
         for key, part in _of_family(gathered, own, table, family):
             groups = {*part.runs["group"]}
             before = shown.setdefault(key, set())
-            new = groups - before
-            alone = 2 if before and (other or table.name == "by") else 1
-            if len(groups) >= least and len(new) >= (max(alone, least) if before else least):
+            needed = least
+            if before and (other or table.name == "by"):  # a single new row is then no reason for a block
+                needed = max(2, least)
+            if len(groups) >= least and len(groups - before) >= needed:
                 parts.append(part)
                 before |= groups
     return sorted(parts, key=lambda part: (part.images, list(RULES).index(part.card["selection"])))
 
 
 def _not_the_papers(table: Table, family: Family) -> bool:
-    """Whether a family is at another stage or number of blocks than the paper's tables."""
+    """Whether a family has another stage or number of blocks than the paper's table."""
     return any(family.common.get(key, PAPER[key]) != PAPER[key] for key in table.fixed)
 
 
 def _reported(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """The rows of the models that are shown, with the columns `reported` and `scoring` (a number for each SCORING)."""
     averaged = frame["path"].isin(frame["path"][frame["model"] == "ema"])
     frame = frame[(frame["model"] == "ema") | ~averaged]
-    compared = any(key.startswith("ema.") for key in table.keys)  # else raw and averaged models never share a block
+    compared = any(key.startswith("ema.") for key in table.keys)  # only then may both models stand in one block
     frame = frame.assign(reported="reported" if compared else frame["model"])
     numbered: pd.DataFrame = frame.assign(scoring=frame.groupby(SCORING, dropna=False, sort=False).ngroup())
     return numbered
@@ -104,16 +109,24 @@ def _of_family(gathered: Gathered, frame: pd.DataFrame, table: Table, family: Fa
     left = left.assign(row=left["group"].map(row_of))[left["group"].isin(row_of)]
     for _, runs in frame.groupby(["scoring", "images"], sort=False):
         scoring, images = (int(runs[name].iloc[0]) for name in ("scoring", "images"))
-        card = {name: None if pd.isna(value := runs[name].iloc[0]) else value for name in SCORING}
+        card = {name: _plain(runs[name].iloc[0]) for name in SCORING}
         yield (scoring, images), Part(table, family, card, runs, left[:0] if images else left, images)
 
 
-def _images(frame: pd.DataFrame, varied: Sequence[str]) -> pd.Series | int:
-    """For every row, 0 where its images (by fingerprint) are those of most runs of its split, else 1, 2, ...
+def _plain(value: Any) -> Any:
+    """A value of a frame as a value of Python: None if it is missing, without numpy's types otherwise."""
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
 
-    `varied` names a column whose values are expected to differ in their images.
+
+def _images(frame: pd.DataFrame, varied: Sequence[str]) -> pd.Series | int:
+    """Numbers the sets of images (by fingerprint) of the runs: for each row of the frame, the number of its set.
+
+    The set that most runs of a dataset and split have is 0, the others are 1, 2, ... If the table varies the images,
+    `varied` names the column by whose values they differ, and the sets are numbered for each value.
     """
-    own = ["dataset", "split", *varied]  # each of RegDB's splits has a fingerprint of its own
+    own = ["dataset", "split", *varied]  # each of RegDB's splits has its own fingerprint
     frame = frame.assign(split=frame["split"].fillna(0))
     runs = frame.drop_duplicates("path").groupby([*own, "fingerprint"], sort=False).size()
     ranks: pd.Series = runs.sort_values(ascending=False, kind="stable").groupby(level=own).cumcount()

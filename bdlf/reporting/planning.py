@@ -1,7 +1,8 @@
-"""What a table could have seen, and which runs would let it see more."""
+"""Says which differences a table could have seen, and plans the runs that it needs to see smaller ones."""
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections import Counter
@@ -20,13 +21,14 @@ from bdlf.reporting.parts import Part, repetitions
 from bdlf.reporting.power import MOST_SEEDS, Components, detectable, pooled, seeds_needed
 
 EXAMPLE = 2.0
-"""Points of mAP whose cost in seeds and hours stands under each table."""
+"""The difference in points of mAP whose cost in pairs of runs and hours a note states under each table."""
 
 
-def power_note(estimates: Sequence[Estimate], runs: pd.DataFrame, rows: int, wanted: set[tuple[int, int]]) -> list[str]:
-    """The sentence under a table of `rows` rows that says how small a difference in mAP it could have seen.
+def power_note(estimates: Sequence[Estimate], runs: pd.DataFrame, rows: int) -> list[str]:
+    """The note under a table of `rows` rows that says how small a difference in mAP it could have seen.
 
-    It is computed from the table's own variances and costs. A table without a pair of rows with two runs has none.
+    The note also says what it would cost to see a difference of EXAMPLE points. It is computed from the variances and
+    costs of the table's own runs. If no difference has two pairs of runs, there is no note.
     """
     usable = [one for one in estimates if one.runs > 1]
     if not usable:
@@ -54,7 +56,7 @@ def _hours(seconds: float) -> str:
 
 
 def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iterator[str]:
-    """What it takes to see a difference of `points` in mAP in one block: a sentence, then the commands to run."""
+    """What it takes to see a difference of `points` in mAP in one block: sentences, then the commands to run."""
     usable = [one for one in estimates if one.runs > 1]
     if not usable:
         yield "No difference of this table has two pairs of runs yet, so nothing is known of the noise; first run"
@@ -71,7 +73,7 @@ def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iter
             return
         needed = enough
     splits = sorted({split for _, split in part.wanted})
-    missing = _missing(part, -(-needed // len(splits)), splits)
+    missing = _missing(part, math.ceil(needed / len(splits)), splits)
     if usable:
         yield f"A difference of {points:g} points of mAP needs about {needed} pairs of runs (80 % power, 95 % level);"
     if not missing:
@@ -84,7 +86,10 @@ def plan_lines(part: Part, estimates: Sequence[Estimate], points: float) -> Iter
 
 
 def _missing(part: Part, needed: int, splits: Sequence[int]) -> list[tuple[str, int, int]]:
-    """Row, seed and split of the runs that are missing: the seeds that most rows have come first, then new ones."""
+    """Row, seed and split of the runs that are missing until every row has `needed` seeds.
+
+    The seeds that most rows have are completed first, then come new ones.
+    """
     done = {(row, *turn) for row, turn in zip(part.runs["row"], repetitions(part.runs), strict=True)}
     rows_with = Counter(seed for _, seed, _ in done)
     known = sorted(rows_with, key=lambda seed: (-rows_with[seed], seed))
@@ -99,13 +104,14 @@ _VARIED = {
     "table3": ("dfe.stage",),
     "figure4": ("dfe.blocks",),
 }
-"""Keys that the sweep of a table sets itself."""
+"""Keys that the sweep of each table sets itself."""
 
 
 def commands(part: Part, missing: Sequence[tuple[str, int, int]], splits: Sequence[int]) -> Iterator[str]:
-    """The command lines that make these runs: the sweep of a table of the paper, else one for each row.
+    """The command lines that make the missing runs.
 
-    They write where the runs of the part lie, so that what is finished there is skipped.
+    For a table of the paper this is its sweep, otherwise there is a line for each row. The lines name the folder in
+    which the runs of the part lie, so that they skip the runs which are finished there.
     """
     listed = [f"dataset.split={_listed(splits)}"] if list(splits) != [0] else []
     if part.table.name in _VARIED:
@@ -142,9 +148,9 @@ def _place_and_scoring(part: Part) -> list[str]:
 
 
 def overrides(values: Values, without: Sequence[str] = ()) -> list[str]:
-    """The words of the command line that give a flat configuration: its dataset, and what differs from its recipe.
+    """The words of the command line that ask for a flat configuration: its dataset, and what differs from its recipe.
 
-    The keys in `without` are left out. Names, places of output, seed and split are no part of it.
+    The words do not say the seed, the split, any name, or where the output goes. The keys in `without` are left out.
     """
     recipe = _recipe(str(values["dataset.name"]))
     wanted = [key for key in values if can_decide(key) or key == "dataset.root"]
@@ -157,12 +163,13 @@ def overrides(values: Values, without: Sequence[str] = ()) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A text as Hydra's grammar takes it."""
+    """The text as it is written in an override of Hydra: in quotation marks if it has special characters."""
     return text if re.fullmatch(r"[\w./-]+", text) else f"'{text}'"
 
 
 @cache
 def _recipe(dataset: str) -> dict[str, Any]:
+    """The flat configuration that `dataset=<dataset>` alone gives."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

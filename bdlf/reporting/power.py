@@ -1,4 +1,4 @@
-"""Which true differences a table could have found, and how many seeds a difference needs.
+"""Computes which true differences a table could have found, and how many seeds it needs to find a given one.
 
 The variances come from the table's own differences. The design is that of `bdlf.reporting.intervals`: every seed gives
 one pair of runs, and all runs are scored on the same test identities. More seeds average out the runs and their
@@ -18,7 +18,7 @@ from bdlf.reporting.intervals import Estimate
 from bdlf.system.errors import InputError
 
 MOST_SEEDS = 10_000
-"""`seeds_needed` looks no further."""
+"""The largest number of seeds that `seeds_needed` considers."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def pooled(estimates: Sequence[Estimate]) -> Components:
     """The components of a table: the mean over its differences, weighted by runs - 1; never below 0.
 
     The average is taken before negative components are set to 0. Differences over a single run are left out, because
-    they do not separate the components. Raises InputError where no difference has 2 runs or more.
+    they do not separate the components. Raises InputError if no difference has 2 runs or more.
     """
     usable = [one for one in estimates if one.runs > 1]
     if not usable:
@@ -78,8 +78,8 @@ def detectable(components: Components, seeds: int, *, power: float = 0.8, level:
 def seeds_needed(components: Components, difference: float, *, power: float = 0.8, level: float = 0.95) -> int | None:
     """The smallest number of seeds, from 2 on, for which `detectable` is at most `difference` (above 0).
 
-    None where `MOST_SEEDS` seeds are not enough: the test identities alone are then too noisy, and only a larger test
-    set would help. Raises InputError as `detectable` does, and unless `difference` is a finite number above 0.
+    None if `MOST_SEEDS` seeds are not enough: the test identities alone are then too noisy, and only a larger test set
+    would help. Raises InputError as `detectable` does, and unless `difference` is a finite number above 0.
     """
     if not (math.isfinite(difference) and difference > 0):
         raise InputError(f"difference={difference}: give a finite number above 0")

@@ -1,4 +1,4 @@
-"""The configuration of a recorded run as a flat mapping, read a thousand at a time and without OmegaConf."""
+"""Reads the configurations of recorded runs as flat mappings. It does without OmegaConf, to be fast for thousands."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SEED = re.compile(r"^seed: (\d+)$", re.MULTILINE)
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """The values of a run's `config.yaml` by dotted key.
+    """The values in a run's `config.yaml`, by dotted key.
 
-    Raises InputError for an interpolation, an unknown key or a value of another type.
+    Raises InputError for an interpolation, an unknown key, and a value of another type than the schema's.
     """
     text = path.read_text()
     if "${" in text:
         raise InputError(f"{path} holds an interpolation (${{...}}); a run's config.yaml is plain data: restore it")
     seed = _SEED.search(text)
-    try:  # the files of one experiment differ in their seed alone and are parsed once
+    try:  # files of one experiment differ only in the seed, so parsing the text without it once serves all of them
         tree = _tree(_SEED.sub("seed: 0", text) if seed else text)
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not the configuration of a run ({str(error).splitlines()[0]})") from error
@@ -44,9 +44,10 @@ def _tree(text: str) -> Any:
 
 
 def values_of(tree: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """The nested configuration `tree` of `source` as a flat one, checked against the schema.
+    """The nested configuration `tree` as a flat one, checked against the schema; `source` names it in messages.
 
-    A key that the source lacks is newer than the source: it gets its neutral value, or else the schema's default.
+    A key that is missing in `tree` was added to the schema later. It gets its value in NEUTRAL, or else the schema's
+    default. Raises InputError for an unknown key and for a value of another type than the schema's.
     """
     values = dict(_blank())
     _fill(values, tree, "", source)
@@ -75,7 +76,7 @@ def _fill(values: dict[str, Any], tree: Mapping[str, Any], prefix: str, source: 
 
 @cache
 def _annotations() -> dict[str, str]:
-    """The type of every key in words, like `float | None`."""
+    """The type of every key as the schema writes it, like `float | None`."""
     return _annotations_of(Config, "")
 
 

@@ -1,4 +1,4 @@
-"""Tables 1, 2, 3 and Figure 4 of the paper, and tables by any key, from run folders: one block for each protocol."""
+"""Makes the blocks of a table from gathered runs: one block for each family, way of scoring and set of images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bdlf.runs.record import protocol
 from bdlf.runs.selection import LAST, RULES
 
 FEATURE = "after_bn"
-"""The feature that is scored where nothing else is asked for; another one stands in a block's title."""
+"""The feature that is scored by default. The title of a block names another feature, but not this one."""
 
 
 def blocks_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: bool = False) -> Iterator[Block]:
-    """The blocks of a table that have runs in `least` rows; see `parts_of` for which runs stand in a block."""
+    """The blocks of a table. `parts_of` decides which there are and which runs stand in each, by the same arguments."""
     parts = parts_of(gathered, table, least=least, main_only=main_only)
     for part in parts:
         yield _block(part, parts[0].family)
@@ -33,30 +33,28 @@ def blocks_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: bo
 
 @dataclass
 class Comparison:
-    """The lines of a block and what was found while its rows were compared."""
+    """The lines of a block, and what was found when its rows were compared."""
 
     reference: str | None
-    """The row that the others are compared with; None where the table compares nothing or lacks that row."""
+    """The row that the others are compared with; None if the table compares nothing or lacks that row."""
     lines: list[dict[str, Any]] = field(default_factory=list)
+    """A line for each row, with the columns of `bdlf.reporting.block.Block.table`."""
     estimates: list[Estimate] = field(default_factory=list)
-    """Of the differences in mAP."""
+    """The estimates of the differences in mAP."""
     notes: list[str] = field(default_factory=list)
+    """Sentences that must stand below the table."""
     problems: list[str] = field(default_factory=list)
+    """What the user must be warned of: runs whose figures of single queries cannot be used."""
 
 
 def compared(part: Part) -> Comparison:
-    """The rows of a block, with the differences to its reference row."""
+    """Compares the rows of a block with its reference row."""
     runs, found = part.runs, Comparison(_reference(part))
-    of_row = dict(list(runs.groupby("row", sort=False)))
-    left = dict(list(part.left.groupby("row", sort=False)))
+    of_row = {str(name): own for name, own in runs.groupby("row", sort=False)}
+    left = {str(name): own for name, own in part.left.groupby("row", sort=False)}
     queries: dict[str, dict[tuple[int, int], Queries | None]] = {}
     if found.reference is not None and len(of_row) > 1:
-        for key, own in of_row.items():
-            columns = [repetitions(own), own["path"], own["per_query"], own["queries"]]
-            rows = zip(*columns, strict=True)
-            queries[str(key)] = {
-                turn: read_queries(path, row, count, found.problems) for turn, path, row, count in rows
-            }
+        queries = {name: _queries_of(own, found.problems) for name, own in of_row.items()}
     for name, asked in part.family.rows.items():
         own = of_row.get(name, runs[:0])
         if own.empty and not part.table.gaps and name not in left:
@@ -79,12 +77,18 @@ def compared(part: Part) -> Comparison:
     return found
 
 
+def _queries_of(runs: pd.DataFrame, problems: list[str]) -> dict[tuple[int, int], Queries | None]:
+    """The queries of each run by its seed and split; None where they cannot be used, which `problems` then says."""
+    columns = zip(repetitions(runs), runs["path"], runs["per_query"], runs["queries"], strict=True)
+    return {turn: read_queries(path, row, count, problems) for turn, path, row, count in columns}
+
+
 def _block(part: Part, main: Family) -> Block:
     table, family, runs = part.table, part.family, part.runs
     found = compared(part)
     different = differing(family.common, main.common)
     notes = _leading_notes(part, found.reference) + found.notes
-    notes += power_note(found.estimates, runs, len(found.lines), part.wanted)
+    notes += power_note(found.estimates, runs, len(found.lines))
     notes += [f"Of the paper: {remark}" for remark in remarks(table.name, part.card)]
     if different:
         notes.append(f"These runs differ from those of the first block in {different}.")
@@ -106,7 +110,7 @@ def _block(part: Part, main: Family) -> Block:
 
 
 def _reference(part: Part) -> str | None:
-    """The row that the others are compared with; None where the table compares nothing or that row has no run."""
+    """The row that the others are compared with; None if the table compares nothing or has no such row."""
     wanted = part.table.reference
     if wanted is None:
         return None
@@ -119,7 +123,9 @@ def _reference(part: Part) -> str | None:
 
 def _title(part: Part, different: str) -> str:
     title = f"{part.table.title}: {part.card['dataset']}"
-    title += f", {words}" if (words := protocol(part.card)) else ""
+    words = protocol(part.card)
+    if words:
+        title += f", {words}"
     if part.card["selection"] != LAST:
         title += f", {part.card['selection']} ({RULES[part.card['selection']]})"
     for key in part.table.fixed:
@@ -175,10 +181,12 @@ def _card(part: Part) -> tuple[tuple[str, str], ...]:
 
 
 def _counts(runs: pd.DataFrame) -> list[tuple[int, int]]:
+    """Each pair of numbers of queries and of queries with a match that the runs have."""
     return list(dict.fromkeys(zip(runs["queries"], runs["valid_queries"], strict=True)))
 
 
 def _published_lines(part: Part) -> list[dict[str, Any]]:
+    """The lines of the published methods, for Table 1 alone and only if the paper has numbers for this protocol."""
     if part.table.name != "table1":
         return []
     card = _paper_card(part.card, part.runs)
@@ -207,15 +215,18 @@ def _own_line(part: Part, name: str, asked: Asked, own: pd.DataFrame, left: pd.D
 
 
 def _paper_card(card: Mapping[str, Any], have: pd.DataFrame) -> dict[str, Any]:
+    """The card as `bdlf.reporting.published.paper` takes it: with the splits and the identities trained on."""
     trained = have["trained_identities"].unique().tolist()
     splits = {int(split) for split in have["split"].dropna()}
     return {**card, "splits": splits, "trained_identities": trained[0] if len(trained) == 1 else None}
 
 
 def _gap(run: Mapping[Any, Any]) -> str:
-    """`seed 2 unfinished after 5 epochs`"""
+    """What is wrong with a run that has no usable result, as in `seed 2 unfinished after 5 epochs`."""
     split = f" split {run['split']:.0f}" if pd.notna(run["split"]) else ""
-    after = f" after {run['epochs']:.0f} epoch{'' if run['epochs'] == 1 else 's'}" if pd.notna(run["epochs"]) else ""
+    after = ""
+    if pd.notna(run["epochs"]):
+        after = f" after {run['epochs']:.0f} epoch{'' if run['epochs'] == 1 else 's'}"
     return f"seed {run['seed']}{split} {run['state']}{after}"
 
 
@@ -232,7 +243,11 @@ def _pairing_notes(name: str, line: Mapping[str, Any], runs: int, found: Mapping
 
 
 def _origin_notes(runs: pd.DataFrame) -> list[str]:
-    """Where the runs of one cell, or of the rows that are compared, come from different code."""
+    """Notes on the code of the runs.
+
+    They name the rows whose runs come from different code, say if the rows come from different commits, and count the
+    runs that were made with uncommitted changes.
+    """
     notes = []
     known = runs[["row", *ORIGIN]].assign(**{key: runs[key].fillna("unknown").astype(str) for key in ORIGIN})
     mixed = known.groupby("row", sort=False)[list(ORIGIN)].nunique() > 1
@@ -242,12 +257,14 @@ def _origin_notes(runs: pd.DataFrame) -> list[str]:
     commits = known["commit"].unique()
     if len(commits) > 1 and not mixed["commit"].any():
         notes.append(f"The rows come from different commits: {', '.join(commit[:8] for commit in commits)}.")
-    if dirty := int((known["dirty"] == "True").sum()):
+    dirty = int((known["dirty"] == "True").sum())
+    if dirty:
         notes.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes to the code.")
     return notes
 
 
 def _unlike(own: pd.DataFrame, key: str) -> str:
+    """How often each value of a column of ORIGIN occurs among the runs, in words."""
     name = {"commit": "commits", "dirty": "uncommitted changes", "versions": "versions"}[key]
     counts = own[key].value_counts()
     shown = [f"{str(value)[:8] if key == 'commit' else value} ({count})" for value, count in counts.items()]

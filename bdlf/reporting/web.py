@@ -1,4 +1,4 @@
-"""Blocks as one HTML page that needs no other file: tables scroll in their own box, so a phone can show them."""
+"""Writes blocks as one HTML page without other files. Each table scrolls in its own box, so that it fits a phone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ li {{ max-width: 50rem; }}
 
 
 def text(blocks: Sequence[Block]) -> str:
-    """All blocks on one page, each with its tables, its notes and its protocol card; several begin with their list."""
+    """All blocks on one page, each with its tables, notes and protocol card. Several blocks are first listed."""
     parts = [_block(block, f"block{number}") for number, block in enumerate(blocks, 1)]
     if len(blocks) > 1:
         items = (f'<li><a href="#block{number}">{_(block.title)}</a></li>' for number, block in enumerate(blocks, 1))
@@ -89,7 +89,7 @@ def _table(section: Section, groups: dict[str, str]) -> str:
 
 
 def _heads(columns: Sequence[Column], groups: dict[str, str]) -> str:
-    """The headings, below a line of their groups where there are any."""
+    """The lines of the headings: above them a line of their groups, if there are any."""
     heads = "".join(f'<th scope="col"{_kind(column)}>{_(column.head)}</th>' for column in columns)
     if not any(column.group for column in columns):
         return f"<tr>{heads}</tr>"
@@ -109,6 +109,6 @@ def _cell(column: Column, line: int) -> str:
     text = column.texts[line]
     words = _(text.removesuffix(MARK))
     words = f"<strong>{words}</strong>" if line in column.bold else words
-    if any(other.endswith(MARK) for other in column.texts):  # as wide without the sign as with it
+    if any(other.endswith(MARK) for other in column.texts):  # a cell without the sign is as wide as with it
         words += f'<span class="sign">{MARK.strip() if text.endswith(MARK) else ""}</span>'
     return f"<td{_kind(column)}>{words}</td>"

@@ -1,1 +1,1 @@
-"""The run folder: identity, record, logs, tracker."""
+"""The run folder: what identifies a run, what the run writes down, and its copy in Weights & Biases."""

@@ -1,4 +1,4 @@
-"""The protocol card: what a reader must know to compare a number, as it stands beside it everywhere."""
+"""The protocol card: the facts that a reader must know to compare a number. They stand beside every number we show."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from bdlf.runs.record import FIGURES, metric_values
 from bdlf.runs.selection import LAST, RULES, UNFINISHED
 
 COSTS = ("train_seconds", "images_per_second", "peak_memory_gib", "parameters", "train_gflops", "inference_gflops")
-"""Keys of a result: what the run took."""
+"""Keys of a result that say what the run cost."""
 ROWS = "result_rows"
+"""The key under which W&B's summary of a run holds all rows of its result, as JSON."""
 _SHARED = ("run_id", "label", "fingerprint", "test_fingerprint", "trained_identities", "held_out_identities")
-"""Keys of a result that every row repeats."""
+"""Keys of a result that `flat_rows` repeats in every row."""
 
 
 def flat_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A flat row for each of `metrics`: run, dataset and fingerprint, the card, figures and their std in percent.
+    """A flat row for each row of `metrics`: run, dataset and fingerprint, card, figures and their std in percent.
 
-    `commit`, `dirty` and `versions` (as text) are those of the code that gave the row: the run's own, or those of the
-    later call that added the row.
+    `commit`, `dirty` and `versions` (as text) describe the code that computed the row. That is the code of the run, or,
+    for a row that was added to a finished run, the code of the later call that added it.
     """
     shared = {key: result[key] for key in _SHARED if key in result}
     added = {index: one for one in result.get("additions") or () for index in one["rows"]}
@@ -41,10 +42,11 @@ def _origin(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What W&B keeps of a result: figures by column name of metrics.csv (those of an epoch that was chosen under
-    `<rule>/`), costs, and all rows as JSON under ROWS.
+    """The summary of a run in W&B: the figures of its result, its costs, and all rows as JSON under ROWS.
 
-    Rows that differ in feature or flip alone share their column names: the figures are those of the first.
+    Figures of the last epoch have the names of the columns of metrics.csv. Figures of an epoch that another rule chose
+    have `<rule>/` before these names. Rows that differ only in feature or flip have the same names; the summary then
+    holds the figures of the first of these rows.
     """
     values: dict[str, Any] = {name: result[name] for name in COSTS if name in result}
     for row in result["metrics"]:
@@ -54,19 +56,24 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def common_lines(result: Mapping[str, Any]) -> list[str]:
-    """What must be known of the rows of a result, in sentences; each way of taking features that they have, in turn."""
+    """The protocol card of a result as lines of text.
+
+    The first line names the data. Then comes a line for every way in which features were taken (feature, similarity,
+    flip), and a line for every rule that chose an epoch, other than the last epoch.
+    """
     row = result["metrics"][0]
     if "splits" in result:
         data = f"{row['dataset']}, mean over splits {', '.join(map(str, result['splits']))} (a trial is a split)"
         data += f", fingerprints {', '.join(known[:8] for known in result['fingerprints'])}"
         commits = [(commit or "unknown")[:8] for commit in result.get("run_commits", [])]
-        data += f", trained at {'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}" if commits else ""
+        if commits:
+            data += f", trained at {'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}"
     else:
         split = f", split {row['split']}" if row["split"] is not None else ""
         known = result["fingerprint"]
         whole = known[:8] if known else "unknown (not every image is there)"
         data = f"{row['dataset']}{split}, fingerprint {whole}"
-        if "test_fingerprint" in result:  # absent from the first results
+        if "test_fingerprint" in result:  # results written before this key existed lack it
             data += f", test images {result['test_fingerprint'][:8]}"
     trained, held_out = result.get("trained_identities"), result.get("held_out_identities")
     if trained:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bdlf.active import flat
 from bdlf.config import Config
-from bdlf.datasets.regdb import SPLITS
+from bdlf.datasets import DATASETS, dataset_named
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import values_hash
 from bdlf.runs.record import FIGURES, protocol, read_result
@@ -26,12 +26,15 @@ _AVERAGED = ("split", "epoch", "queries", "valid_queries", "mean", "std", "trial
 
 
 def run_folders(patterns: Any) -> list[RunFolder]:
-    """The run folders that a path, or a list of paths, names; `*` and `?` stand for anything, `[ab]` for `a` or `b`.
+    """The run folders that a path or a list of paths names.
 
-    A path that exists is meant as it stands, whatever signs it holds; so are its brackets where that names something.
-    A single run folder stands for the runs of all ten splits: its siblings, which have the same configuration and seed
-    but another split, are looked up by their hashes under the same parent folder. Raises InputError where a path names
-    nothing.
+    A path may be a pattern: `*` and `?` stand for any characters, `[ab]` stands for `a` or `b`. A path that exists is
+    never read as a pattern. Brackets are first taken literally, and as a pattern only if nothing matches.
+
+    A single run folder stands for the runs of all ten splits. The runs of the other splits, which have the same
+    configuration and seed, are found under the same parent folder by their hashes.
+
+    Raises InputError if a path matches nothing.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -49,10 +52,11 @@ def run_folders(patterns: Any) -> list[RunFolder]:
 
 def _with_siblings(folder: RunFolder) -> list[RunFolder]:
     values = flat(read_config(folder.config))
-    if values["dataset.name"] != "regdb":
+    numbers = dataset_named(values["dataset.name"]).numbered_splits
+    if not numbers:
         return [folder]
     siblings: list[RunFolder] = []
-    for split in SPLITS:
+    for split in numbers:
         digest = values_hash(values | {"dataset.split": split})
         own = folder.path if split == values["dataset.split"] else None
         others = sorted(folder.path.resolve().parents[1].glob(f"*-{digest}/seed{values['seed']}"))
@@ -61,11 +65,13 @@ def _with_siblings(folder: RunFolder) -> list[RunFolder]:
 
 
 def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the splits' results share, and their rows: mean and std (ddof 1) over splits, `trials` one for each split.
+    """The facts that the results of the splits share, and the rows of their mean.
 
-    `split` is null in a row, as it is of all; so is an epoch that differs. Fewer than the ten splits is a warning.
+    A row holds the mean and the standard deviation (ddof 1) over splits; its `trials` are the figures of the splits.
+    Its `split` is None, because it belongs to all of them, and its `epoch` is None if the splits' epochs differ. Fewer
+    than ten splits give a warning.
 
-    Raises InputError for a run that is not finished or not of RegDB, for a split that is there twice, and for runs that
+    Raises InputError for a run that is not finished or not of RegDB, for two runs of one split, and for runs that
     differ in more than their split.
     """
     results: dict[int, dict[str, Any]] = {}
@@ -73,8 +79,9 @@ def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[d
     for folder in folders:
         config = read_config(folder.config)
         split = config.dataset.split
-        if config.dataset.name != "regdb":
-            raise InputError(f"{folder.path} is a run on {config.dataset.name}; only RegDB has splits to collate")
+        if not dataset_named(config.dataset.name).numbered_splits:
+            titles = " and ".join(dataset.title for dataset in DATASETS.values() if dataset.numbered_splits)
+            raise InputError(f"{folder.path} is a run on {config.dataset.name}; only {titles} has splits to collate")
         if split in results:
             raise InputError(f"{folder.path} is a second run of split {split}; name one run for each split")
         if not folder.result.is_file():
@@ -87,9 +94,11 @@ def collate_splits(folders: Sequence[RunFolder]) -> tuple[dict[str, Any], list[d
                 f"the runs of splits {first} and {split} differ in more than their split; collate runs of one "
                 "configuration and seed"
             )
-    missing = sorted(set(SPLITS) - set(results))
+    dataset = dataset_named(configs[first].dataset.name)
+    missing = ", ".join(str(number) for number in dataset.numbered_splits if number not in results)
     if missing:
-        log.warning("the mean is of %d of RegDB's 10 splits; %s missing", len(results), ", ".join(map(str, missing)))
+        count, every = len(results), len(dataset.numbered_splits)
+        log.warning("the mean is of %d of %s's %d splits; %s missing", count, dataset.title, every, missing)
     splits = sorted(results)
     keys = ("label", "dataset", "seed", "variant", "epochs", "trained_identities", "held_out_identities")
     shared = {key: results[first][key] for key in keys if key in results[first]}
@@ -108,7 +117,7 @@ def _mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, 
     for row in tables[0]:
         key = {name: value for name, value in row.items() if name not in _AVERAGED}
         same = [other for table in tables for other in table if all(other[name] == key[name] for name in key)]
-        if len(same) != len(tables):  # a scoring that was asked of some of the runs alone
+        if len(same) != len(tables):  # only some of the runs were scored in this way
             log.warning("%s, flip=%s: not every split has this row, so it has no mean", protocol(row), row["flip"])
             continue
         figures = pd.DataFrame([other["mean"] for other in same], columns=list(FIGURES))

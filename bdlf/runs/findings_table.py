@@ -1,4 +1,4 @@
-"""What the check of a dataset found, on the screen."""
+"""Prints what the check of a dataset has found."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
-from bdlf.data.listing import MODALITIES
+from bdlf.datasets import DATASETS
+from bdlf.datasets.description import MODALITIES
 from bdlf.system.screen_table import print_table
 
-_SHOWN = 5  # examples of each kind
+_SHOWN = 5  # examples that are shown of each kind of finding
 
 
 def show_report(report: Mapping[str, Any]) -> None:
-    """Print what `bdlf.check.inspect` returns: counts, protocols, findings by kind, the likely mistake, a last line."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, soft_wrap=True, width=140)
-    kind = "-synthetic" if report["synthetic"] and report["dataset"] != "synthetic" else ""
+    """Print the report that `bdlf.check.inspect` returns.
+
+    It shows the counts, the protocols, the findings by kind, the mistake that explains them if it is a known one, and a
+    last line that sums up.
+    """
+    kind = "-synthetic" if report["synthetic"] and DATASETS[report["dataset"]].has_files else ""
     name = f"{report['dataset']}{kind}"
     at = f" in {report['root']}" if report["root"] is not None else ""
     source = "recorded" if report["synthetic"] else "published"
     if any(row["images"] for row in report["counts"]):
         _show_counts(report["counts"], f"{name}{at}", source)
     else:
-        console.print(f"{name}{at}: no image can be listed")
+        print(f"{name}{at}: no image can be listed")
     if report["protocols"]:
         _show_protocols(report["protocols"], source)
     by_kind: dict[str, list[str]] = defaultdict(list)
     for finding in report["findings"]:
         by_kind[finding["kind"]].append(finding["message"].replace(f"{report['root']}/", ""))
     for kind, messages in by_kind.items():
-        _examples(console, f"{kind}: {len(messages):,}", messages)
+        _examples(f"{kind}: {len(messages):,}", messages)
     if report["notes"]:
-        _examples(console, f"to know, nothing wrong: {len(report['notes']):,}", report["notes"])
+        _examples(f"to know, nothing wrong: {len(report['notes']):,}", report["notes"])
     if report["hint"]:
-        console.print(f"Looks like a known mistake: {report['hint']}.")
-    console.print(_last_line(name, report))
+        print(f"Looks like a known mistake: {report['hint']}.")
+    print(_last_line(name, report))
 
 
 def _last_line(name: str, report: Mapping[str, Any]) -> str:
@@ -54,12 +54,12 @@ def _plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def _examples(console: Console, heading: str, lines: Sequence[str]) -> None:
-    console.print(heading)
+def _examples(heading: str, lines: Sequence[str]) -> None:
+    print(heading)
     for line in lines[:_SHOWN]:
-        console.print(f"  {line}")
+        print(f"  {line}")
     if len(lines) > _SHOWN:
-        console.print(f"  and {len(lines) - _SHOWN:,} more")
+        print(f"  and {len(lines) - _SHOWN:,} more")
 
 
 def _show_counts(rows: Iterable[Mapping[str, Any]], title: str, source: str) -> None:
@@ -71,7 +71,7 @@ def _show_counts(rows: Iterable[Mapping[str, Any]], title: str, source: str) -> 
         cameras[row["split"], row["modality"]].add(row["camera"])
     for row, splits in merged:
         if row["modality"] is not None and row["camera"] is None and len(cameras[row["split"], row["modality"]]) == 2:
-            continue  # the same as its only camera
+            continue  # the modality has a single camera, whose line says the same
         lines.append(
             [
                 f"{row['split']}{f' of {splits}' if splits else ''}",
@@ -98,7 +98,7 @@ def _show_protocols(rows: Iterable[Mapping[str, Any]], source: str) -> None:
 
 
 def _merged(rows: Iterable[Mapping[str, Any]]) -> list[tuple[dict[str, Any], str]]:
-    """Rows that are equal in all of RegDB's splits but a few once, with the splits in words ('' elsewhere)."""
+    """Each distinct row once, with the RegDB splits that it belongs to, in words ('' for rows without a split)."""
     splits: dict[tuple, list[int]] = defaultdict(list)
     for row in rows:
         same = tuple((key, value) for key, value in row.items() if key != "regdb_split")

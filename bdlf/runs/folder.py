@@ -1,4 +1,4 @@
-"""The run folder: where everything about one run lies, and what state it is in."""
+"""The run folder: which file of a run lies where, and what state the run is in."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ log = logging.getLogger(__name__)
 
 
 def read_config(path: Path) -> Config:
-    """A run's `config.yaml` as data: an interpolation in it is refused, not resolved."""
+    """The configuration in a run's `config.yaml`.
+
+    Raises InputError if the file is missing, is not the configuration of a run, or holds an interpolation: the file is
+    plain data, so interpolations are not resolved.
+    """
     try:
         text = path.read_text()
         if "${" in text:
             raise InputError(f"{path} holds an interpolation (${{...}}); a run's config.yaml is plain data: restore it")
         blank = OmegaConf.structured(Config)
-        for key, value in NEUTRAL.items():  # what a file that is older than the key stands for
+        for key, value in NEUTRAL.items():  # what a file means that was written before the key existed
             OmegaConf.update(blank, key, value)
         merged = OmegaConf.merge(blank, OmegaConf.create(yaml.safe_load(text)))
         return cast(Config, OmegaConf.to_object(merged))
@@ -45,7 +49,7 @@ def read_config(path: Path) -> Config:
 
 
 class RunFolder:
-    """Names of the files of a run; nothing is created before it is written."""
+    """The paths of the files of a run. Making a RunFolder creates nothing on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,19 +62,19 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """`<output>/<dataset>/.<run id>.lock`: the same for every label under which a run may be started."""
+        """`<output>/<dataset>/.<run id>.lock`. The label is not part of it, so a run has one lock under all labels."""
         return self.path.parents[1] / f".{self.path.parent.name.rpartition('-')[2]}-{self.path.name}.lock"
 
     @property
     def label(self) -> str:
-        """What the folder of the run's seeds is called, less the hash."""
+        """The name of the folder above `seed<k>`, without the hash."""
         name = self.path.resolve().parent.name
         return name.rpartition("-")[0] or name
 
     def weights(self, rule: str) -> Path:
-        """The weights of the epoch that a selection rule prefers so far; of the last epoch, the checkpoint.
+        """The file with the weights of the epoch that a selection rule has chosen so far.
 
-        Raises InputError where the run keeps none for the rule.
+        For the rule of the last epoch this is the checkpoint. Raises InputError if there is no file for the rule.
         """
         if rule == LAST:
             return self.checkpoint
@@ -80,35 +84,45 @@ class RunFolder:
         return kept[max(kept)]
 
     def selected(self, rule: str) -> dict[int, Path]:
-        """By epoch (from 0), the weights of epochs that a selection rule preferred when they were scored."""
+        """By epoch (from 0), the existing files with weights of epochs that a selection rule chose when it scored them.
+
+        A rule may choose several epochs one after another, each better than those before.
+        """
         found = {}
         for path in self.checkpoint.parent.glob(f"{rule}-epoch*.pt"):
-            if number := re.fullmatch(rf"{rule}-epoch(\d+)\.pt", path.name):
+            number = re.fullmatch(rf"{rule}-epoch(\d+)\.pt", path.name)
+            if number is not None:
                 found[int(number[1])] = path
         return found
 
     def weights_of(self, rule: str, epoch: int) -> Path:
-        """Where the weights of an epoch (from 0) lie that a selection rule prefers."""
+        """The path under which the weights of an epoch (from 0) are kept for a selection rule."""
         return self.checkpoint.parent / f"{rule}-epoch{epoch}.pt"
 
     def move_aside(self) -> None:
-        """Rename an existing folder to `<name>.old1`, `.old2` ...; nothing is deleted."""
-        if self.path.exists():
-            taken = 1
-            while (aside := self.path.with_name(f"{self.path.name}.old{taken}")).exists():
-                taken += 1
-            self.path.rename(aside)
-            log.info("the earlier run is kept in %s", aside)
+        """Rename the folder, if it exists, to the first free name of `<name>.old1`, `<name>.old2` ..."""
+        if not self.path.exists():
+            return
+        number = 1
+        while self._aside(number).exists():
+            number += 1
+        aside = self._aside(number)
+        self.path.rename(aside)
+        log.info("the earlier run is kept in %s", aside)
+
+    def _aside(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.old{number}")
 
     def remove_leftovers(self) -> None:
-        """What a process that was killed was writing; for who holds `lock`."""
+        """Remove the half-written files of a process that was killed. Only the holder of `lock` may call this."""
         for folder in (self.path, self.checkpoint.parent):
             remove_leftovers(folder)
 
     def finished(self, run_id: str, fingerprint: str) -> dict[str, Any] | None:
-        """The result of a finished run; None where there is none yet.
+        """The result of the run, or None if the run is not finished.
 
-        Raises InputError where the dataset has changed since.
+        Raises InputError if the result is that of another run than `run_id`, or if the images are no longer those of
+        the run, so that their `fingerprint` differs.
         """
         if not self.result.is_file():
             return None
@@ -118,7 +132,7 @@ class RunFolder:
         return result
 
     def require_fingerprint(self, recorded: str, now: str) -> None:
-        """Refuse to go on with other images."""
+        """Raise InputError if the fingerprint of the images now is not the one that the run has recorded."""
         if recorded != now:
             raise InputError(
                 f"{self.path} belongs to other images (dataset fingerprint {recorded[:8]}, now {now[:8]}); "
@@ -126,14 +140,14 @@ class RunFolder:
             )
 
     def require_same_run(self, file: Path, recorded: str, now: str) -> None:
-        """Refuse a file that was copied or renamed from another run."""
+        """Raise InputError if `file` records another run id than this run has, because it was copied or renamed."""
         if recorded != now:
             raise InputError(
                 f"{file} is of run {recorded}, this is {now}; move it away, or start again with rerun=true"
             )
 
     def warn_of_commit(self, recorded: str | None) -> None:
-        """Say so where other code wrote what is there."""
+        """Warn if the run was recorded by another commit than that of the code which runs now."""
         now = source_state()["commit"]
         if now and recorded and now != recorded:
             log.warning(

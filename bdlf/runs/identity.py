@@ -1,7 +1,7 @@
-"""What makes two runs the same experiment: the hash of every value that decides a run's weights.
+"""Decides when two runs are the same experiment: when the hash of all values that decide their weights is the same.
 
-How a run is scored (protocol, flip, feature, selection among epochs) is no part of it: a finished run that is asked
-for another scoring is scored again from its weights.
+The hash does not cover how a run is scored (protocol, flip, feature, selection among epochs). A finished run that is
+asked for another scoring is scored again from its weights.
 """
 
 from __future__ import annotations
@@ -17,21 +17,25 @@ from typing import Any
 
 from bdlf.active import components, flat, in_use, variant_name
 from bdlf.config import Config, Dataset
+from bdlf.datasets import dataset_named
+from bdlf.datasets.record import is_synthetic
 from bdlf.system.errors import InputError
 
 NEUTRAL: dict[str, Any] = {"image.range": "file"}
-"""Keys that were added after the first hashes, each with the value that leaves a run as it was before the key existed.
+"""Keys that were added to the schema after runs had been recorded, each with the value that changes nothing in a run.
 
-A key is left out of the hash while it has this value, so that runs which were made before the key keep their hash. The
-value is frozen here when the key is added: when the schema's default changes later, the hash changes with it. For the
-same reason a configuration that was recorded before the key existed is read with this value, not with the default.
+A key is left out of the hash while it has this value, so that runs recorded before the key existed keep their hash. The
+value is written here when the key is added and never changed: if the schema's default changes later, the hash of new
+runs changes with it. A configuration that was recorded before the key existed is read with this value, whatever the
+schema's default is.
 """
 
 
 def training_identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the hash covers: the keys that are in use with their full values, less those at a neutral value.
+    """What the hash covers: the keys in use with their values, without the keys that have their value in NEUTRAL.
 
-    `values` is a flat configuration whose facts about the disk are recorded (`with_facts`).
+    `values` is a flat configuration that records its facts about the disk (`with_facts`). Raises InputError if it names
+    a file of weights without the file's SHA-256.
     """
     if values["backbone.weights"] not in ("imagenet", "none") and values["backbone.weights_sha256"] is None:
         raise InputError(
@@ -45,7 +49,7 @@ def training_identity(values: Mapping[str, Any]) -> dict[str, Any]:
 def values_hash(values: Mapping[str, Any], *, without_split: bool = False) -> str:
     """Eight hexadecimal digits of the SHA-256 of the training identity of a flat configuration.
 
-    `without_split`: RegDB's split is left out, so that one hash stands for all ten models of an experiment.
+    With `without_split`, RegDB's split is left out, so that the models of all ten splits have one hash.
     """
     identity = training_identity(values)
     if without_split:
@@ -55,19 +59,19 @@ def values_hash(values: Mapping[str, Any], *, without_split: bool = False) -> st
 
 
 def _number(value: Any) -> Any:
-    """A whole number as a float: YAML and W&B do not tell 1 from 1.0."""
+    """The value with whole numbers as floats, because YAML and W&B do not distinguish 1 from 1.0."""
     if isinstance(value, list | tuple):
         return [_number(one) for one in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def with_facts(config: Config) -> Config:
-    """A copy of `config` that records what only the disk knows and the identity covers.
+    """A copy of `config` that records the facts about the disk which decide the weights of a run.
 
-    - `dataset.drawn`: whether `bdlf.synthesize` has written the tree at `dataset.root`.
-    - `backbone.weights_sha256`: the content of the file that `backbone.weights` names.
+    - `dataset.drawn`: whether `bdlf.synthesize` wrote the tree at `dataset.root`.
+    - `backbone.weights_sha256`: the SHA-256 of the file that `backbone.weights` names; None if it names no file.
 
-    Raises InputError where the file of weights cannot be read, or where a recorded fact is not what the disk says.
+    Raises InputError if the file of weights cannot be read, or if a recorded fact contradicts the disk.
     """
     drawn, digest = is_drawn(config.dataset), None
     if config.dataset.drawn not in (None, drawn):
@@ -90,10 +94,9 @@ def with_facts(config: Config) -> Config:
 
 
 def is_drawn(dataset: Dataset) -> bool:
-    """Whether `bdlf.synthesize` has written the dataset's tree; False for the synthetic set, which has no tree."""
-    from bdlf.data import is_synthetic
-
-    return dataset.name != "synthetic" and dataset.root is not None and is_synthetic(dataset.root)
+    """Whether `bdlf.synthesize` wrote the tree of the dataset; False for the synthetic set, which has no tree."""
+    has_files = dataset_named(dataset.name).has_files
+    return has_files and dataset.root is not None and is_synthetic(dataset.root)
 
 
 def dataset_name(values: Mapping[str, Any]) -> str:
@@ -102,13 +105,13 @@ def dataset_name(values: Mapping[str, Any]) -> str:
 
 
 def dataset_id(dataset: Dataset) -> str:
-    """`dataset_name` of a dataset as it was recorded, or else as it lies on disk."""
+    """`dataset_name` of a dataset. The disk is asked whether its tree is synthesized only if that is not recorded."""
     drawn = is_drawn(dataset) if dataset.drawn is None else dataset.drawn
     return dataset_name({"dataset.name": dataset.name, "dataset.drawn": drawn})
 
 
 def _values(config: Config) -> dict[str, Any]:
-    """The flat configuration with its facts; the disk is asked only for what is not recorded."""
+    """The flat configuration with its facts about the disk. The disk is asked only if a fact is not recorded."""
     from_file = config.backbone.weights not in ("imagenet", "none")
     known = config.dataset.drawn is not None and not (from_file and config.backbone.weights_sha256 is None)
     return flat(config if known else with_facts(config))
@@ -132,14 +135,15 @@ def _digest(path: Path, size: int, changed: int) -> str:
 
 
 def run_hash(config: Config) -> str:
-    """Eight hexadecimal digits that stand for everything that decides the weights, less the seed."""
+    """Eight hexadecimal digits: the hash of everything that decides the weights, except for the seed."""
     return values_hash(_values(config))
 
 
 def run_label(config: Config) -> str:
-    """`label`, or the name of what is on (a row of Table 2) with the stage and the number of blocks.
+    """The option `label`, or else the name of the row of Table 2 whose components are on.
 
-    The stage and the number of blocks are named where they are in use and are not the paper's 3 and 6.
+    If the stage and the number of blocks are in use, the name also says them where they are not the paper's 3 and 6.
+    Raises InputError for a label with other characters than A-Z a-z 0-9 . _ and -.
     """
     label = config.label
     if label is None:
@@ -154,20 +158,23 @@ def run_label(config: Config) -> str:
 
 
 def run_id(config: Config) -> str:
-    """`<hash8>-seed<k>`; also the W&B id."""
+    """The id of the run, `<hash8>-seed<k>`; W&B uses it too."""
     return f"{run_hash(config)}-seed{config.seed}"
 
 
 def run_group(config: Config, label: str | None = None) -> str:
-    """`<label>-<hash8>`, the W&B group: the runs of one experiment that differ in seed and RegDB's split alone.
+    """The group of the run in W&B, `<label>-<hash8>`: all runs that differ only in their seed and RegDB's split.
 
-    `label` is that of the run's folder, where the run was started under another label than `run_label` gives.
+    `label` is the label of the run's folder; it differs from `run_label` if the run was started under another label.
     """
     return f"{label or run_label(config)}-{values_hash(_values(config), without_split=True)}"
 
 
 def run_path(config: Config) -> Path:
-    """`<output>/<dataset>/<label>-<hash8>/seed<k>`; a folder of the same hash under another label is the same run."""
+    """The folder of the run, `<output>/<dataset>/<label>-<hash8>/seed<k>`.
+
+    An existing folder of the same hash and seed under another label is the same run, so its path is returned.
+    """
     parent = Path(config.output) / dataset_id(config.dataset)
     digest = run_hash(config)
     same = sorted(parent.glob(f"*-{digest}/seed{config.seed}"))

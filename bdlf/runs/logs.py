@@ -1,4 +1,4 @@
-"""What a command says: on the screen, and in the run's `train.log`."""
+"""Where the messages of a command go: to the screen, and to the run's `train.log`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,13 @@ from tqdm import tqdm
 
 from bdlf.system.errors import StorageError
 
+tqdm.set_lock(threading.RLock())  # tqdm's own lock is shared by processes: each worker of joblib leaks its semaphore
 _ROOT = logging.getLogger("bdlf")
-_SHOWN = 5
+_SHOWN = 5  # findings about a dataset that are shown in full
 
 
 class _Screen(logging.Handler):
-    """Lines above a progress bar, not through it."""
+    """Prints a message above a progress bar, so that the bar is not torn apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
@@ -27,7 +29,7 @@ class _Screen(logging.Handler):
 
 
 class _RunLog(logging.FileHandler):
-    """A log that a run can do without: where it cannot be written, that is said once, and the run goes on."""
+    """Writes messages to a file. If the file cannot be written, it warns once and the run goes on."""
 
     _said = False
 
@@ -45,10 +47,10 @@ class _RunLog(logging.FileHandler):
 
 
 def show_on_screen() -> None:
-    """Messages of the package go to the screen from here on; calling it again changes nothing.
+    """Show the messages of the package on the screen from here on. Calling this again changes nothing.
 
-    Where Hydra has set up logging too (`hydra/job_logging=default`), its handler of the screen shows them, once and in
-    its format, and its file is removed: a run keeps `train.log`.
+    Hydra may have set up logging too (`hydra/job_logging=default`). Then only Hydra's own handler shows the messages,
+    in Hydra's format. Hydra's empty log file is removed, because a run keeps its own `train.log`.
     """
     _ROOT.setLevel(logging.DEBUG)
     everything = logging.getLogger()
@@ -68,7 +70,7 @@ def show_on_screen() -> None:
 
 
 def warn_of(findings: Sequence[str], dataset: str) -> None:
-    """Say what is wrong with the dataset on disk, the first few in full."""
+    """Warn of what is wrong with the dataset on disk: the first findings in full, the others by their number."""
     for finding in findings[:_SHOWN]:
         _ROOT.warning("%s", finding)
     if findings:
@@ -78,7 +80,11 @@ def warn_of(findings: Sequence[str], dataset: str) -> None:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Messages go to `path` too, with their time; debug messages (tracebacks) only there. Appends to an earlier log."""
+    """Write the messages of the package, with their times, also to the file `path` during the block.
+
+    Debug messages, such as tracebacks, go only there. An existing file is appended to. Raises StorageError if the file
+    cannot be opened.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _RunLog(path)

@@ -1,4 +1,4 @@
-"""`metrics.csv`: one row per epoch, no row doubled, none missing, however often the run was cut off."""
+"""`metrics.csv`: exactly one row for every epoch, however often the run was interrupted."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from bdlf.system.files import write_text
 
 
 class MetricsLog:
-    """Rows of one run under fixed columns; a row may leave some out (evaluation not due).
+    """The rows of `metrics.csv`, which all have the same columns.
 
-    A run that goes on may be scored otherwise than before. Its file then keeps the columns that it had, after the new
-    ones.
+    A row may leave columns empty, as the row of an epoch that is not scored does. A run that goes on may be scored in
+    another way than before. Its file then has the columns that are asked for now, followed by the others that it had.
     """
 
     def __init__(self, path: Path, columns: list[str], *, keep_epochs: int = 0) -> None:
-        """Rows of epochs from `keep_epochs` on, left by a process that died after its last checkpoint, are dropped.
+        """Keeps the rows of the first `keep_epochs` epochs of an existing file, and drops the rows after them.
 
-        Raises InputError where the file has not a row for each epoch before.
+        A process that died after its last checkpoint may have left such rows; their epochs are trained again. Raises
+        InputError if the file lacks one of the rows to be kept.
         """
         self.path = path
         self.columns = list(columns)
@@ -42,12 +43,12 @@ class MetricsLog:
             )
 
     def append(self, row: dict[str, Any]) -> None:
-        """One more epoch."""
+        """Add the row of the next epoch and write the file. Raises KeyError as `amend` does."""
         self.rows.append({})
         self.amend(row)
 
     def amend(self, values: dict[str, Any]) -> None:
-        """Add values to the last row. Raises KeyError for a column that is not there."""
+        """Add values to the last row and write the file. Raises KeyError for a column that the file does not have."""
         unknown = sorted(set(values) - set(self.columns))
         if unknown:
             raise KeyError(f"metrics.csv has no column {unknown}")

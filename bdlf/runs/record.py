@@ -1,4 +1,4 @@
-"""What a run leaves behind: `result.json`, `per_query.npz`, and where they came from."""
+"""Writes and reads the record of a run: `result.json`, `per_query.npz`, and the state of the code that wrote them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bdlf.datasets.naming import protocol_name
+from bdlf.active import WATCHED
+from bdlf.datasets.protocol import protocol_name
 from bdlf.system.errors import InputError
 from bdlf.system.files import read_json, write_atomically, write_json
 
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
     from bdlf.evaluation import Choice, Scores, Setting
 
 SCHEMA = 2
-"""Of `result.json` and `per_query.npz`. Schema 1 had no pids of the queries, and another run id."""
+"""The version of the format of `result.json` and `per_query.npz`.
+
+Schema 1 did not hold the pids of the queries, and its run ids were computed in another way.
+"""
 ROW_KEYS = (
     *("dataset", "split", "mode", "shots", "direction", "gallery", "reading", "similarity", "feature", "flip"),
     *("model", "epoch", "selection"),
 )
-"""Keys of a row of `metrics`, which no two rows share all values of."""
+"""Keys of a row of `metrics` that identify it: no two rows of a result agree in all of them."""
 RowKey = tuple[Any, ...]
-"""The values of ROW_KEYS."""
+"""The values of ROW_KEYS in a row of `metrics`."""
 SIMILARITY = "cosine"
 FIGURES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
-"""Figures of a result row, in percent."""
+"""The figures of a row of `metrics`, in percent."""
 CURVES = ("rank1", "mAP", "mINP")
-"""Those that metrics.csv holds."""
+"""The figures that have columns in metrics.csv."""
 
 _PACKAGES = ("bdlf", "torch", "torchvision", "lightning-fabric", "numpy", "hydra-core", "pillow")
 
@@ -41,7 +45,7 @@ _PACKAGES = ("bdlf", "torch", "torchvision", "lightning-fabric", "numpy", "hydra
 def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]:
     """One row of `metrics`: the protocol card, then mean, std and trials of the figures in percent.
 
-    `card` holds dataset, split, feature, flip, model, epoch and selection.
+    `card` gives what `setting` does not say: dataset, split, feature, flip, model, epoch and selection.
     """
     return {
         "dataset": card["dataset"],
@@ -66,30 +70,29 @@ def metrics_row(setting: Setting, scores: Scores, **card: Any) -> dict[str, Any]
 
 
 def row_key(row: Mapping[str, Any]) -> RowKey:
-    """What tells a row of `metrics` from the others of its result."""
+    """The values of a row of `metrics` that distinguish it from the other rows of its result."""
     return tuple(row[name] for name in ROW_KEYS)
 
 
 def training_columns(terms: Sequence[str]) -> list[str]:
-    """Columns of metrics.csv that every epoch fills: the terms, diagnostics, cost."""
-    watched = ["gradient_norm", "corr_base", "corr_detail", "corr_detail_centred", "attention_own"]
-    cost = ["skipped_steps", "images_per_second", "seconds", "memory_gib"]
-    return ["epoch", "lr", "total", *terms, *watched, *cost]
+    """Columns of metrics.csv that every epoch fills: the terms, what is watched beside them, and the costs."""
+    costs = ["skipped_steps", "images_per_second", "seconds", "memory_gib"]
+    return ["epoch", "lr", "total", *terms, "gradient_norm", *WATCHED, *costs]
 
 
 def metric_columns(settings: Sequence[Choice], models: Sequence[str], *, prefix: str = "") -> list[str]:
-    """Columns of metrics.csv that an evaluation fills: `rank1/<prefix><protocol>/<model>` and so on."""
+    """Columns of metrics.csv that an evaluation fills: `<figure>/<prefix><protocol>/<model>` for each of CURVES."""
     return [_column(name, prefix + setting.name, model) for setting in settings for model in models for name in CURVES]
 
 
 def metric_values(rows: Sequence[Mapping[str, Any]], *, prefix: str = "") -> dict[str, float]:
-    """The columns of `metric_columns`, from rows of `metrics`."""
+    """The values of the columns that `metric_columns` names, taken from rows of `metrics`."""
     named = [(row, prefix + protocol(row)) for row in rows]
     return {_column(name, words, row["model"]): row["mean"][name] for row, words in named for name in CURVES}
 
 
 def protocol(row: Mapping[str, Any]) -> str:
-    """Direction, mode, shots, gallery and reading of a row of `metrics`, as far as they apply."""
+    """Names the protocol of a row of `metrics`: direction, mode, shots, gallery and reading, as far as they apply."""
     return protocol_name(*(row[key] for key in ("direction", "mode", "shots", "gallery", "reading")))
 
 
@@ -98,11 +101,13 @@ def _column(figure: str, protocol: str, model: str) -> str:
 
 
 def write_per_query(path: Path, scores: Sequence[Scores], *, add_to: int = 0) -> None:
-    """For row i of `metrics`: `<i>.pids` (queries,), and `<i>.first_match`, `<i>.ap`, `<i>.inp` (trials, queries).
+    """Write the figures of every query to `path`.
 
-    `scores` are those of the rows from `add_to` on. The arrays of earlier rows are kept as they are in the file.
+    Row i of `metrics` has the arrays `<i>.pids` (queries,), and `<i>.first_match`, `<i>.ap` and `<i>.inp`, each
+    (trials, queries). `scores` belong to the rows from number `add_to` on. The arrays of the rows before them are
+    copied from the existing file.
 
-    Raises InputError where there are earlier rows and the file with their arrays is missing or damaged.
+    Raises InputError if `add_to` is above 0 and the existing file is missing or damaged.
     """
     arrays: dict[str, Any] = dict(_arrays(path, add_to)) if add_to else {}
     for row, score in enumerate(scores, start=add_to):
@@ -114,7 +119,11 @@ _PER_QUERY = ("pids", "first_match", "ap", "inp")
 
 
 def _arrays(path: Path, rows: int) -> dict[str, np.ndarray]:
-    """The arrays of the first `rows` rows, without those that a process left when it was killed before the result."""
+    """The arrays of the first `rows` rows of the file at `path`.
+
+    The file holds arrays of further rows if a process was killed after writing them and before writing the result.
+    They are left out.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {f"{row}.{name}": file[f"{row}.{name}"] for row in range(rows) for name in _PER_QUERY}
@@ -135,7 +144,10 @@ def write_result(path: Path, *, metrics: list[dict[str, Any]], **facts: Any) -> 
 def add_rows(
     path: Path, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, device: str
 ) -> dict[str, Any]:
-    """Append `rows` to those of a `result.json`, say in `additions` where they come from, and return the new result."""
+    """Append `rows` to the rows of `result`, write the result to `path`, and return it.
+
+    An entry of its list `additions` records which rows are new and which code and device computed them.
+    """
     first = len(result["metrics"])
     addition = {"rows": [*range(first, first + len(rows))], **source_state(), "versions": package_versions()}
     changed = {
@@ -148,7 +160,7 @@ def add_rows(
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Raises InputError where it is not a result of this version."""
+    """The content of a `result.json`. Raises InputError if it was not written in the present SCHEMA."""
     result = read_json(path)
     schema = result.get("schema") if isinstance(result, dict) else None
     if isinstance(schema, int) and schema < SCHEMA:
@@ -164,7 +176,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Of Python and of what the figures depend on; None for a package that is run without being installed."""
+    """The versions of Python and of the packages that the figures depend on; None for a package not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -175,7 +187,10 @@ def package_versions() -> dict[str, str | None]:
 
 
 def source_state() -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout that this package is run from; None for an installed wheel."""
+    """The `commit` of the git checkout that holds this package, and `dirty`: whether it has uncommitted changes.
+
+    Both are None if the package is not part of a checkout, as with an installed wheel.
+    """
     package = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
@@ -185,6 +200,6 @@ def source_state() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    if git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is None:  # some other repository, or none
+    if git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is None:  # git does not track this file
         return {"commit": None, "dirty": None}
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}

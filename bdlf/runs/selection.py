@@ -1,4 +1,4 @@
-"""Which epoch is reported, and how it was chosen."""
+"""The rules that choose which epoch of a run is reported."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ RULES = {
     VALIDATION: "the epoch that identities held out of training choose",
     BEST_ON_TEST: "CHOSEN ON THE TEST SET: too high, not comparable with the other rules",
 }
-"""Every rule with what a reader must know of it."""
+"""Every rule, with the words that tell a reader how it chooses the epoch."""
 UNFINISHED = "unfinished "
-"""Stands before the rule of a row that a run gave before its end."""
+"""Stands before the rule in a row that was scored before the run had trained all its epochs."""
 
 
 def selection_rules(selection: Any) -> tuple[str, ...]:
-    """The rules of `selection`, a name or a list of names, in the order of RULES; the last epoch is always among them.
+    """The rules that `selection` (a name or a list of names) asks for, in the order of RULES.
 
-    Raises InputError for an unknown one.
+    The last epoch is always among them. Raises InputError for an unknown name.
     """
     names = [selection] if isinstance(selection, str) else selection
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
@@ -34,6 +34,12 @@ def selection_rules(selection: Any) -> tuple[str, ...]:
 
 
 def criterion(values: Mapping[str, Any], columns: Sequence[str]) -> float:
-    """The mean of rank-1 over the protocols in `columns`; -inf for an epoch that was not scored."""
+    """How good an epoch is: the mean of rank-1 over `columns`, one for each protocol, in percent.
+
+    `values` is the epoch's row of metrics.csv. The result is -inf if one of the columns is empty, because the epoch was
+    then not scored.
+    """
     scores = [float(values[column]) for column in columns if values.get(column) not in (None, "")]
-    return sum(scores) / len(columns) if len(scores) == len(columns) else -math.inf
+    if len(scores) < len(columns):
+        return -math.inf
+    return sum(scores) / len(columns)

@@ -1,4 +1,4 @@
-"""Result rows as a table on the screen."""
+"""Prints the rows of a result as a table on the screen."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from rich.console import Console
-
 from bdlf.runs.card import common_lines
 from bdlf.runs.record import FIGURES, protocol
 from bdlf.system.screen import encodable
-from bdlf.system.screen_table import print_table
+from bdlf.system.screen_table import print_line, print_table
 
 
 def show_result(result: dict[str, Any], *, rows: Collection[int] | None = None) -> None:
-    """Print the rows of a result with their protocol card: mean and, over trials, +- std (ddof 1), in percent.
+    """Print the rows of a result and their protocol card.
 
-    With `rows`, only these are shown, and a line says how many others the result holds.
+    Figures are means over trials in percent, with their standard deviation over trials (ddof 1) where there are
+    several. If `rows` is given, only the rows with these numbers are printed, and a last line says how many others the
+    result holds.
     """
     others = 0
     if rows is not None:
@@ -33,17 +33,14 @@ def show_result(result: dict[str, Any], *, rows: Collection[int] | None = None) 
         facts = [row["model"], _epoch(row), protocol(row), str(len(row["trials"])), queries]
         lines.append([*facts, *(_figure(row, name) for name in FIGURES)])
     print_table(headings, lines, title=title, figures=range(len(names), len(headings)))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=150)
     for line in common_lines(result):
-        console.print(line)
+        print_line(line)
     if others:
-        console.print(f"result.json also holds {others} rows of other scorings")
+        print_line(f"result.json also holds {others} rows of other scorings")
 
 
 def _epoch(row: dict[str, Any]) -> str:
-    """`10 last_epoch`: counted from 0 as in metrics.csv."""
+    """The epoch, counted from 0 as in metrics.csv, and the rule that chose it, as in `10 last_epoch`."""
     if row["selection"] is None:
         return "-"
     return f"{'-' if row['epoch'] is None else row['epoch']} {row['selection']}"

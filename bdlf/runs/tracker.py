@@ -1,4 +1,4 @@
-"""A copy of a run's numbers in Weights & Biases. The run folder is the truth: nothing here can stop a run."""
+"""Copies a run's numbers to Weights & Biases. The run folder holds everything, so no failure here stops a run."""
 
 from __future__ import annotations
 
@@ -23,33 +23,22 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Mirrors rows, pictures and the final table; after the first failure it says so once and stays silent.
+    """Sends the rows, pictures and final table of one run to W&B, or to nowhere.
 
-    `name` is `wandb` or `none`. `describe` gives what the run is in W&B. The mode is that of `wandb_mode`; W&B's files
-    lie in WANDB_DIR, or else in `<folder>/wandb`. `earlier` holds the rows of a run that goes on: the W&B run of that
-    id goes on too, and the rows are logged again, so that offline the newest folder of the id holds everything (a
-    server passes over the steps it has). Without `earlier`, a W&B run of that id is replaced. `offline_instead`: where
-    no server can be used, W&B goes on offline; else that is a failure.
+    `start` starts the run in W&B and returns W&B's object for it; None means that nothing is tracked. `earlier` holds
+    the rows of the epochs that the run has already trained if it goes on. They are sent first, so that offline the
+    newest of the run's W&B folders holds all rows. A W&B server skips the rows that it already has.
+
+    After the first failure of W&B, the tracker warns once, ends W&B, and does nothing any more.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        folder: Path,
-        describe: Callable[[], WandbRun],
-        config: Mapping[str, Any],
-        earlier: Sequence[Mapping[str, Any]] = (),
-        offline_instead: bool = True,
-    ) -> None:
+    def __init__(self, start: Callable[[], Any] | None, earlier: Sequence[Mapping[str, Any]] = ()) -> None:
         self._run: Any = None
-        if name == "wandb":
-            mode = wandb_mode()
-            start: dict[str, Any] = {"mode": mode, "resumed": bool(earlier), "offline_instead": offline_instead}
-            self._guard(lambda: self._start(begin(describe(), folder, config, **start), earlier))
+        if start is not None:
+            self._guard(lambda: self._start(start(), earlier))
 
     def _start(self, run: Any, earlier: Sequence[Mapping[str, Any]]) -> None:
-        logging.raiseExceptions = False  # else W&B's own log shows a traceback for each line that a full disk refuses
+        logging.raiseExceptions = False  # W&B's own log would show a traceback for each line that a full disk refuses
         self._run = run
         self._run.define_metric("*", step_metric="epoch")
         for row in earlier:
@@ -57,11 +46,11 @@ class Tracker:
 
     @property
     def active(self) -> bool:
-        """Whether W&B still takes what it is given."""
+        """Whether the tracker sends what it is given. It does not without W&B, after a failure, or once closed."""
         return self._run is not None
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
-        """An RGB image, uint8 (height, width, 3)."""
+        """Send an RGB image, uint8 (height, width, 3), under `name`."""
         if self._run is not None:
             self._guard(lambda: self._picture(name, pixels))
 
@@ -71,13 +60,13 @@ class Tracker:
         self._run.log({name: wandb.Image(pixels)}, commit=False)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """One row of metrics.csv, against its epoch."""
+        """Send one row of metrics.csv; its epoch is the step in W&B."""
         if self._run is not None:
             values = {name: float(value) for name, value in row.items() if value not in ("", None)}
             self._guard(lambda: self._run.log(values, step=int(row["epoch"])))
 
     def result(self, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """The final numbers, and the table of them with the protocol card in every row."""
+        """Send the final numbers (`bdlf.runs.card.summary`), and a table of the flat rows of the result."""
         if self._run is not None:
             self._guard(lambda: self._result(summary, rows))
 
@@ -88,6 +77,7 @@ class Tracker:
         self._run.log({"result": wandb.Table(columns=[*rows[0]], data=[[*row.values()] for row in rows])})
 
     def close(self, *, failed: bool = False) -> None:
+        """End the run in W&B, as finished or as failed."""
         if self._run is not None:
             run, self._run = self._run, None
             self._guard(lambda: finish(run, failed=failed))
@@ -95,7 +85,7 @@ class Tracker:
     def _guard(self, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:  # whatever W&B raises, the run goes on
+        except Exception as error:  # the run goes on, whatever W&B raises
             self._run = None
             reason = next(iter(str(error).splitlines()), "")
             log.warning(
@@ -104,7 +94,7 @@ class Tracker:
                 reason,
             )
             end_service()
-        except BaseException:  # a signal while W&B starts
+        except BaseException:  # a signal that arrives while W&B starts
             self._run = None
             end_service()
             raise
@@ -113,25 +103,31 @@ class Tracker:
 def start_tracker(
     config: Config, folder: Path, facts: Mapping[str, Any], *, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> Tracker:
-    """The tracker of a run that trains now; `facts` holds its run_id, label and dataset.
+    """The tracker of a run that trains now, as `config.tracker` asks for it.
 
-    Raises InputError where WANDB_MODE is not known.
+    `facts` holds the run's run_id, label and dataset. `earlier` holds the rows of the epochs before, if the run goes
+    on; the run with this id in W&B then goes on too. Without `earlier`, a run with this id in W&B is replaced. If no
+    W&B server can be used, the run is tracked offline.
+
+    Raises InputError if WANDB_MODE is not known.
     """
+    if config.tracker.name != "wandb":
+        return Tracker(None)
+    mode, resumed = wandb_mode(), bool(earlier)
 
-    def describe() -> WandbRun:
-        run = started_run(config, folder, facts, resumed=bool(earlier))
+    def start() -> Any:
+        run = started_run(config, folder, facts, resumed=resumed)
         record_run(folder, run)
-        return run
+        return begin(run, folder, dataclasses.asdict(config), mode=mode, resumed=resumed, offline_instead=True)
 
-    values = dataclasses.asdict(config)
-    return Tracker(config.tracker.name, folder=folder, describe=describe, config=values, earlier=earlier)
+    return Tracker(start, earlier)
 
 
 def rebuild(folder: RunFolder) -> bool:
-    """A W&B run anew from a run folder, finished or not: its rows and, where there is one, its result.
+    """Make the run in W&B anew from a run folder: the rows of its epochs and, if it has one, its result.
 
-    False where the folder has no epoch yet, or W&B failed (it has said so then). Raises InputError where the folder
-    cannot be read, or WANDB_MODE is not known.
+    Returns False if the folder has no epoch yet, or if W&B failed, which a warning has then reported. Raises InputError
+    if the folder cannot be read, or if WANDB_MODE is not known.
     """
     config = read_config(folder.config)
     result = read_result(folder.result) if folder.result.is_file() else None
@@ -140,9 +136,10 @@ def rebuild(folder: RunFolder) -> bool:
 
 
 def answer_agent(config: Config, folder: RunFolder, result: Mapping[str, Any]) -> None:
-    """Give the result of a run that was finished before to the W&B agent that started this process for a trial.
+    """Send the result of a run that finished earlier to the W&B agent that started this process for a trial.
 
-    Without it the agent's sweep would never learn what the trial is worth. Nothing happens where there is no agent.
+    The agent's sweep would otherwise never learn the figures of this trial. Does nothing if no agent started the
+    process.
     """
     if config.tracker.name == "wandb" and is_trial(result["run_id"]):
         _copy(folder, config, result, lambda: started_run(config, folder.path, result, resumed=False))
@@ -151,13 +148,22 @@ def answer_agent(config: Config, folder: RunFolder, result: Mapping[str, Any]) -
 def _copy(
     folder: RunFolder, config: Config, result: Mapping[str, Any] | None, describe: Callable[[], WandbRun]
 ) -> bool:
-    """Whether the W&B run that `describe` gives now holds the folder's rows and its result."""
+    """Replace the run in W&B that `describe` returns by the rows and the result of a run folder.
+
+    Returns whether W&B has taken everything and there was at least one row. Without a server this is a failure, because
+    nothing would be sent.
+    """
     if not folder.metrics.is_file():
         return False
     with folder.metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    values = dataclasses.asdict(config)
-    tracker = Tracker("wandb", folder=folder.path, describe=describe, config=values, offline_instead=False)
+    mode = wandb_mode()
+
+    def start() -> Any:
+        values = dataclasses.asdict(config)
+        return begin(describe(), folder.path, values, mode=mode, resumed=False, offline_instead=False)
+
+    tracker = Tracker(start)
     for row in rows:
         tracker.epoch(row)
     if result is not None:

@@ -1,4 +1,4 @@
-"""What a run is in Weights & Biases: its id, its names, its project, and the agent's sweep that it may belong to."""
+"""Decides what a run is called in Weights & Biases: its id, name, group, project, tags, and the sweep it belongs to."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from bdlf.system.files import write_text
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled", "shared", "dryrun", "run")
-"""What W&B knows as WANDB_MODE; `dryrun` and `run` are old names of `offline` and `online`."""
+"""The values of WANDB_MODE that W&B knows. `dryrun` and `run` are its old names of `offline` and `online`."""
 DEFAULT_PROJECT = "bdlf"
+"""The project in W&B if neither an option, nor the environment, nor the run's record names another."""
 OF_ONE_RUN = (
     *("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"),
     *("WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM"),
 )
-"""Variables with which the environment says which W&B run this process is. W&B prefers some of them to `init`."""
+"""Environment variables that say which W&B run a process is. W&B obeys some of them rather than `wandb.init`."""
 
-_trials: dict[str, str] = {}  # agent's id -> the id of the run of this process that has taken it
+_trials: dict[str, str] = {}  # from the id of an agent's trial to the id of our run that is this trial
 
 
 @dataclass(frozen=True)
 class WandbRun:
-    """What `wandb.init` is told about a run. `sweep` is the id of the W&B sweep whose agent started the run."""
+    """What `wandb.init` is told about a run.
+
+    `sweep` is the id of the W&B sweep whose agent started the run; None if no agent did.
+    """
 
     id: str
     name: str
@@ -45,7 +49,7 @@ class WandbRun:
 
 
 def wandb_mode() -> str:
-    """WANDB_MODE, `offline` where it is not set. Raises InputError for a mode that W&B does not know."""
+    """The value of WANDB_MODE, or `offline` if it is not set. Raises InputError for a mode that W&B does not know."""
     mode = os.environ.get("WANDB_MODE") or "offline"
     if mode not in MODES:
         raise InputError(f"WANDB_MODE={mode} is not known; known: {', '.join(MODES)}")
@@ -55,31 +59,35 @@ def wandb_mode() -> str:
 def started_run(config: Config, folder: Path, facts: Mapping[str, Any], *, resumed: bool) -> WandbRun:
     """What a run that trains now is in W&B; `facts` holds its `run_id`, `label` and `dataset`.
 
-    An option beats the environment, the environment beats what the folder of a `resumed` run records, and the record
-    beats the default. The id is `run_id`, except where a W&B agent started this process for a trial: W&B accepts no
-    other id than the agent's in a sweep, so the run takes the id, project and entity of the trial. Jobs of a Hydra
-    sweep, and the second run of a process, are never the trial: two runs must not share an id.
+    An option (`tracker.project`, `tracker.entity`) beats the environment. The environment beats the record in the
+    folder of a `resumed` run. The record beats the default.
+
+    The id is `run_id`, unless a W&B agent started this process for a trial. In a sweep W&B accepts only the id that the
+    agent has chosen, so the run then takes the id, project and entity of the trial. Jobs of a Hydra sweep, and the
+    second run of a process, never take them, because two runs must not share an id.
     """
     environment = {key: value for key, value in os.environ.items() if value}
     record = recorded_run(folder) if resumed else None
     run = _described(config, facts, environment, record)
     trial = _trial(facts["run_id"], environment)
-    if trial is not None:
-        asked = {key: value for key in ("project", "entity") if (value := getattr(config.tracker, key)) is not None}
-        place = {key: environment.get(f"WANDB_{key.upper()}", getattr(run, key)) for key in ("project", "entity")}
-        for key, value in asked.items():
-            if place[key] != value:
-                log.warning("tracker.%s=%s: the run goes to the W&B agent's %s %s", key, value, key, place[key])
-        return dataclasses.replace(run, id=trial[0], sweep=trial[1], **place)
-    return run
+    if trial is None:
+        return run
+    place = {key: environment.get(f"WANDB_{key.upper()}", getattr(run, key)) for key in ("project", "entity")}
+    for key, value in place.items():
+        asked = getattr(config.tracker, key)
+        if asked is not None and asked != value:
+            log.warning("tracker.%s=%s: the run goes to the W&B agent's %s %s", key, asked, key, value)
+    return dataclasses.replace(run, id=trial[0], sweep=trial[1], **place)
 
 
 def rebuilt_run(config: Config, folder: Path, facts: Mapping[str, Any]) -> WandbRun:
     """What a run that is rebuilt from its folder is in W&B: what the folder records, or else the defaults.
 
-    Of the environment, only the project and the entity count: the other variables are about a run that trains now.
+    Of the environment only WANDB_PROJECT and WANDB_ENTITY count. The other variables are meant for a run that trains
+    in this environment.
     """
-    environment = {key: value for key in ("WANDB_PROJECT", "WANDB_ENTITY") if (value := os.environ.get(key))}
+    variables = ("WANDB_PROJECT", "WANDB_ENTITY")
+    environment = {name: os.environ[name] for name in variables if os.environ.get(name)}
     return _described(config, facts, environment, recorded_run(folder))
 
 
@@ -101,7 +109,7 @@ def _described(
     said["tags"] = [tag.strip() for tag in environment.get("WANDB_TAGS", "").split(",") if tag.strip()]
     said |= {key: getattr(config.tracker, key) or said[key] for key in ("project", "entity")}
     described = dataclasses.replace(run, **{key: value for key, value in said.items() if value})
-    if (described.project, described.entity) != (run.project, run.entity):  # a sweep, and its ids, are of one project
+    if (described.project, described.entity) != (run.project, run.entity):  # no sweep reaches into another project
         described = dataclasses.replace(described, id=facts["run_id"], sweep=None)
     return described
 
@@ -115,7 +123,11 @@ def _tags(config: Config, dataset: str) -> list[str]:
 
 
 def _trial(run_id: str, environment: Mapping[str, str]) -> tuple[str, str] | None:
-    """The id and the sweep of the trial for which a W&B agent has started this process; None if there is none."""
+    """The id and the sweep of the trial that the run `run_id` is.
+
+    None if no W&B agent started this process, if the process runs the jobs of a Hydra sweep, or if an earlier run of
+    the process was the trial.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -133,19 +145,19 @@ def _trial(run_id: str, environment: Mapping[str, str]) -> tuple[str, str] | Non
 
 
 def is_trial(run_id: str) -> bool:
-    """Whether a W&B agent has started this process for a trial that is the run of this id."""
+    """Whether a W&B agent has started this process for a trial, and the run `run_id` is this trial."""
     return _trial(run_id, {key: value for key, value in os.environ.items() if value}) is not None
 
 
 def record_run(folder: Path, run: WandbRun) -> None:
-    """Write what the run in `folder` is in W&B to `<folder>/wandb/run.json`."""
+    """Record in `<folder>/wandb/run.json` what the run in `folder` is in W&B."""
     file = _record(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(dataclasses.asdict(run), indent=1))
 
 
 def recorded_run(folder: Path) -> WandbRun | None:
-    """What `record_run` wrote, None if it wrote nothing. Raises InputError where the file is damaged."""
+    """What `record_run` has recorded, or None if there is no record. Raises InputError if the file is damaged."""
     file = _record(folder)
     try:
         return WandbRun(**json.loads(file.read_text()))

@@ -1,4 +1,4 @@
-"""How `wandb.init` is called from a job: it never asks, and never waits for long."""
+"""Starts and ends W&B inside a job. W&B must not ask the user anything here, and must not wait for long."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from bdlf.runs.wandb_run import OF_ONE_RUN, WandbRun
 log = logging.getLogger(__name__)
 
 TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 30.0}
-"""Seconds that W&B has to start a run on its server, and to send the rest at its end; WANDB_INIT_TIMEOUT and
-WANDB_FINISH_TIMEOUT set others. W&B itself takes 90, and for ever."""
+"""Seconds that W&B may take to start a run on its server, and to send what is left at the run's end.
+
+WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT set other limits. W&B's own defaults are 90 seconds, and no limit.
+"""
 
 
 def begin(
     run: WandbRun, folder: Path, config: Mapping[str, Any], *, mode: str, resumed: bool, offline_instead: bool
 ) -> Any:
-    """`wandb.init` for `run`, whose folder is `folder`. Returns W&B's run.
+    """Call `wandb.init` for `run`, whose run folder is `folder`, and return W&B's object for the run.
 
-    Where W&B has no key, or its server does not answer in time, the run goes on offline and one warning says so;
-    without `offline_instead` that is an error. Raises what W&B raises.
+    `resumed` says whether the run may already be in W&B and goes on there. If W&B has no key, or its server does not
+    answer in time, the run is tracked offline and one warning says so. Without `offline_instead` it is not, and what
+    W&B raises is raised here.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else the end of a process waits 20 s for a dead server
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B would wait 20 s for a dead server as the process ends
     import wandb
 
     place = files_of(folder)
@@ -37,7 +40,7 @@ def begin(
             return _init(run, place, config, mode, resumed)
         try:
             return _init(run, place, config, mode, resumed)
-        except Exception as error:  # whatever W&B raises, the run goes on
+        except Exception as error:  # the run goes on, whatever W&B raises
             login = isinstance(error, wandb.errors.UsageError | wandb.errors.AuthenticationError)
             log.warning(
                 "W&B is not online (%s): %s; this run is kept offline below %s, and `wandb sync` sends it later "
@@ -46,7 +49,7 @@ def begin(
                 "give a key by `wandb login` or WANDB_API_KEY" if login else "WANDB_INIT_TIMEOUT=SECONDS waits longer",
                 place / "wandb",
             )
-        end_service()  # the run that failed occupies the id there
+        end_service()  # W&B's process still holds the failed run, which has the same id
         return _init(run, place, config, "offline", resumed)
 
 
@@ -56,7 +59,7 @@ def _init(run: WandbRun, place: Path, config: Mapping[str, Any], mode: str, resu
     known = wandb.Settings.model_fields
     timeouts = {key: value for key, value in TIMEOUTS.items() if f"WANDB_{key.upper()}" not in os.environ}
     asked: dict[str, Any] = {**timeouts, "finish_timeout_raises": True, "sweep_id": run.sweep}
-    settings = {key: value for key, value in asked.items() if key in known}  # older W&B has no finish_timeout
+    settings = {key: value for key, value in asked.items() if key in known}  # older versions of W&B lack some
     started = wandb.init(
         id=run.id,
         name=run.name,
@@ -76,7 +79,10 @@ def _init(run: WandbRun, place: Path, config: Mapping[str, Any], mode: str, resu
 
 
 def _warn_of_groups(started: Any, config: Mapping[str, Any]) -> None:
-    """W&B puts the sweep's parameters into the configuration, each under its name."""
+    """Warn of each parameter of the W&B sweep that replaces a whole group of keys in W&B's copy of the configuration.
+
+    W&B stores a parameter under its name, so a parameter `augment` takes the place of the keys `augment.*`.
+    """
     for key, value in config.items():
         if isinstance(value, Mapping) and not isinstance(started.config.get(key), Mapping):
             log.warning(
@@ -87,7 +93,7 @@ def _warn_of_groups(started: Any, config: Mapping[str, Any]) -> None:
 
 
 def finish(run: Any, *, failed: bool) -> None:
-    """End W&B's run, and W&B's process where no other run of this Python process needs it."""
+    """End the run in W&B. If this Python process has no other W&B run, also end W&B's own process."""
     import wandb
 
     run.finish(exit_code=int(failed))
@@ -96,9 +102,9 @@ def finish(run: Any, *, failed: bool) -> None:
 
 
 def files_of(folder: Path) -> Path:
-    """The folder below which W&B writes its own folder `wandb`: WANDB_DIR, or else the run's folder.
+    """The folder in which W&B makes its own folder `wandb`: WANDB_DIR, or the run's folder if that is not set.
 
-    A W&B agent sets WANDB_DIR to the working directory where the user has not set it: that is no wish of the user's.
+    If the user has not set WANDB_DIR, a W&B agent sets it to the working directory. That value does not count.
     """
     place = os.environ.get("WANDB_DIR")
     if not place or ("WANDB_SWEEP_ID" in os.environ and Path(place) == Path.cwd()):
@@ -107,10 +113,10 @@ def files_of(folder: Path) -> Path:
 
 
 def end_service() -> None:
-    """End W&B's own process and remove W&B's exit hook; other W&B runs of this Python process end too.
+    """End W&B's own process and remove W&B's exit hook. All W&B runs of this Python process end with it.
 
-    SLURM sends its signals to every process of a job, and W&B's process ends at once at SIGTERM. The exit hook would
-    show a traceback then.
+    SLURM sends a signal to every process of a job, and W&B's process exits immediately on SIGTERM. W&B's exit hook
+    would then print a traceback.
     """
     with contextlib.suppress(Exception):
         import wandb
@@ -120,7 +126,10 @@ def end_service() -> None:
 
 @contextlib.contextmanager
 def _environment_of(run: WandbRun) -> Iterator[None]:
-    """The environment without the variables that say which W&B run this process is; a trial keeps its parameters."""
+    """Removes OF_ONE_RUN from the environment during the block, so that W&B obeys `wandb.init`.
+
+    The trial of a W&B agent keeps WANDB_SWEEP_PARAM_PATH, from which W&B reads the trial's parameters.
+    """
     kept = {"WANDB_SWEEP_PARAM_PATH"} if run.sweep is not None and os.environ.get("WANDB_RUN_ID") == run.id else set()
     taken = {name: os.environ.pop(name) for name in OF_ONE_RUN if name in os.environ and name not in kept}
     try:
@@ -131,7 +140,11 @@ def _environment_of(run: WandbRun) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_terminal() -> Iterator[None]:
-    """Standard input is no terminal, so W&B raises where it would ask for a key: a job in the background would stop."""
+    """Replaces standard input by an empty file during the block.
+
+    W&B asks for a key if standard input is a terminal, and a job in the background would stop there. Without a
+    terminal W&B raises an error instead.
+    """
     before = sys.stdin
     with open(os.devnull) as nothing:
         sys.stdin = nothing

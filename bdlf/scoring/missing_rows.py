@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from bdlf import build
 from bdlf.config import Config
+from bdlf.data.images import Images
 from bdlf.evaluation import Choice, Scores, choices
+from bdlf.experiment import check_options, dataset_split, open_run
 from bdlf.runs.folder import RunFolder, read_config
+from bdlf.runs.identity import dataset_id
 from bdlf.runs.record import SIMILARITY, RowKey, add_rows, metric_columns, row_key, write_per_query
 from bdlf.runs.selection import BEST_ON_TEST, LAST, selection_rules
 from bdlf.runs.table import show_result
+from bdlf.system.device import accelerator, configure_process, device_name
 from bdlf.system.errors import InputError
-from bdlf.training.scoring import build_run_models, load_selected, model_names, score_models
+from bdlf.training.scoring import model_names, require_weights_of, score_models
 
 log = logging.getLogger("bdlf")
 
@@ -55,12 +59,12 @@ def _asked_rows(config: Config, folder: RunFolder, result: dict[str, Any]) -> di
                 "gone; rerun=true trains again and keeps them"
             )
         epoch = result["chosen"][rule]["epoch"]
-        for model in model_names(config):
+        for model in model_names(averaged=config.ema.enabled):
             for choice in _choices(config):
                 row = {
                     **vars(choice),
-                    "dataset": build.dataset_name(config.dataset),
-                    "split": config.dataset.split if config.dataset.name == "regdb" else None,
+                    "dataset": dataset_id(config.dataset),
+                    "split": dataset_split(config.dataset),
                     "similarity": SIMILARITY,
                     **{name: getattr(config.evaluation, name) for name in _FEATURES},
                     "model": model,
@@ -86,7 +90,7 @@ def missing_rows(config: Config, folder: RunFolder, result: dict[str, Any]) -> d
     present = {row_key(row) for row in result["metrics"]}
     missing = {key: row for key, row in _asked_rows(config, folder, result).items() if key not in present}
     if missing:
-        build.check_values(config)
+        check_options(config)
     for row in missing.values():
         file = _weights(folder, row)
         if not file.is_file():
@@ -101,35 +105,36 @@ def _weights(folder: RunFolder, row: _Asked) -> Path:
     return folder.checkpoint if row.rule == LAST else folder.weights_of(row.rule, row.epoch)
 
 
-def add_missing_rows(
-    config: Config, folder: RunFolder, listing: pd.DataFrame, result: dict[str, Any]
-) -> dict[str, Any]:
+def add_missing_rows(config: Config, folder: RunFolder, images: pd.DataFrame, result: dict[str, Any]) -> dict[str, Any]:
     """Score what is missing, write `per_query.npz` and then `result.json`, and return the new result.
 
-    The caller holds the run's lock. A process that is killed between the two files leaves arrays without rows in the
-    first one, which the next call replaces.
+    `images` is the listing of the dataset. The caller holds the run's lock. A process that is killed between the two
+    files leaves arrays without rows in the first one. The next call replaces them.
     """
     missing = missing_rows(config, folder, result)
-    table = build.build_partition(config, listing)
-    settings = build.build_settings(config, table)
-    fabric = build.build_fabric(config)
-    of_run = build_run_models(config, table, fabric.device)
-    store = build.build_store(config, listing, fabric.device)
+    configure_process(devices=config.devices, threads=config.threads, deterministic=config.deterministic)
+    device = torch.device(accelerator(config.devices))
     log.info("scoring %d more rows of %s from its weights", len(missing), folder.path)
+    store: Images | None = None
     found: dict[RowKey, tuple[dict[str, Any], Scores]] = {}
     for rule in selection_rules(config.selection):
         wanted = [row for row in missing.values() if row.rule == rule]
         if not wanted:
             continue
-        epoch = wanted[0].epoch
-        load_selected(folder, _weights(folder, wanted[0]), epoch, of_run.states, result, device=fabric.device)
+        file, epoch = _weights(folder, wanted[0]), wanted[0].epoch
+        run = open_run(folder.path, weights=file, config=config, device=device)
+        require_weights_of(folder, file, run.checkpoint, result, epoch)
+        run.listing = images
+        store = store or run.store(device)
         protocols = {row.protocol for row in wanted}
-        needed = [setting for setting in settings if setting.name in protocols]
-        (rows, scores), _ = score_models(config, of_run.models, store, table, needed, epoch=epoch, selection=rule)
+        needed = [setting for setting in run.settings["test"] if setting.name in protocols]
+        (rows, scores), _ = score_models(
+            run.trained.models, store, run.table, needed, run.scoring, epoch=epoch, selection=rule
+        )
         found |= {row_key(row): (row, score) for row, score in zip(rows, scores, strict=True)}
     write_per_query(folder.per_query, [found[key][1] for key in missing], add_to=len(result["metrics"]))
     rows = [found[key][0] for key in missing]
-    return add_rows(folder.result, result, rows, device=build.device_name(fabric.device))
+    return add_rows(folder.result, result, rows, device=device_name(device))
 
 
 def show_asked(config: Config, folder: RunFolder, result: dict[str, Any]) -> None:
@@ -169,7 +174,9 @@ def _has_curves(config: Config, recorded: Config, folder: RunFolder) -> bool:
     every, epochs = config.evaluation.every, config.schedule.epochs
     assert every is not None
     try:
-        scores = pd.read_csv(folder.metrics).reindex(columns=metric_columns(_choices(config), model_names(config)))
+        scores = pd.read_csv(folder.metrics).reindex(
+            columns=metric_columns(_choices(config), model_names(averaged=config.ema.enabled))
+        )
     except (OSError, ValueError):
         return False
     due = [epoch for epoch in range(epochs) if (epoch + 1) % every == 0 or epoch + 1 == epochs]

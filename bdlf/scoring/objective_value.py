@@ -63,7 +63,7 @@ def objective_value(config: Config, folder: RunFolder, result: Mapping[str, Any]
     name = check_objective(config)
     rules = selection_rules(config.selection)
     rule = VALIDATION if VALIDATION in rules else rules[-1]
-    model = model_names(config)[0]
+    model = model_names(averaged=config.ema.enabled)[0]
     if name.startswith(_HELD_OUT):
         return _held_out(folder, name.removeprefix(f"{_HELD_OUT}mean_"), model, result["chosen"][rule]["epoch"])
     figure, _, wanted = name.removeprefix("mean_").partition("/")

@@ -1,1 +1,1 @@
-"""What the package asks of the machine: files, locks, memory, threads, the terminal; and its errors."""
+"""Everything that depends on the machine: files, locks, memory, processes, the terminal. Also the kinds of errors."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written aside, flushed, renamed."""
+"""Writes files so that they are either whole or absent: under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from bdlf.system.errors import InputError, StorageError
 
 
 def with_home(path: str) -> str:
-    """`path` with `~` or `~user` at its start replaced by that home. Raises InputError where no such home is known."""
+    """`path` with `~` or `~user` at its start replaced by that user's home folder.
+
+    Raises `InputError` where the home folder is not known.
+    """
     if not path.startswith("~"):
         return path
     there = os.path.expanduser(path)
@@ -23,9 +26,10 @@ def with_home(path: str) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` with a file beside `path`, then rename it over `path`; on any error `path` is as it was.
+    """Call `write` with a temporary file in the folder of `path`, flush it to disk and rename it to `path`.
 
-    Raises `StorageError` where it cannot be written.
+    The folder is created if necessary. After any error the file at `path` is unchanged and the temporary file removed.
+    Raises `StorageError` where the file cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -45,7 +49,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
-    """What writers that were killed left in `folder`; no other may be writing there. Raises `StorageError`."""
+    """Remove the temporary files that killed writers have left in `folder`: those whose names match `pattern`.
+
+    No other process may be writing there. Raises `StorageError` where a file cannot be removed.
+    """
     for aside in folder.glob(pattern):
         try:
             aside.unlink(missing_ok=True)
@@ -56,17 +63,17 @@ def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, atomically."""
+    """Write `text` in UTF-8 with `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """NaN and infinities are refused: they are not JSON."""
+    """Write `value` as JSON with `write_atomically`. Raises `ValueError` for NaN and infinities, which JSON lacks."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Raises InputError naming the file where it is not JSON."""
+    """The content of a JSON file. Raises `InputError` where the file cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

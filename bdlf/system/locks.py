@@ -1,4 +1,4 @@
-"""What only one process may write at a time; a lock ends with its process, however that ends."""
+"""Locks for files that only one process may write at a time. A lock is released when its process ends in any way."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ log = logging.getLogger("bdlf")
 
 @contextmanager
 def held(file: Path, what: str, *, remedy: str, wait: bool = False) -> Iterator[bool]:
-    """Hold `file`, which is there only then, until the block ends; `what` names in messages what it guards.
+    """Hold an exclusive lock on `file` during the block and remove the file afterwards.
 
-    Where another process, perhaps on another host, holds it: with `wait`, say so and wait; else raise `HeldError` with
-    its number, host and since when. A lock that a process left when it was killed is taken, and that is said. On a
-    file system without locks there is a warning, and the block is given False. Raises `StorageError`, which ends in
-    `remedy`, where the file cannot be made.
+    - `what` names the protected thing in messages.
+    - `remedy` ends the message of the `StorageError` that is raised where `file` cannot be created.
+    - `wait` decides what happens while another process holds the lock, on this or another host. With `wait`, this is
+      logged and the call waits. Without it, `HeldError` is raised; it names the process, its host and since when.
+
+    A file that a killed process has left behind holds no lock: the lock is taken, and that is logged. On a file system
+    without locks a warning is logged and the block runs unprotected. The block gets True if it holds the lock.
     """
-    alone, descriptor = False, -1
+    held_now, descriptor = False, -1
     try:
-        while not _is_open(descriptor, file):  # or whoever held it has removed it since
+        while not _is_open(descriptor, file):  # repeated if the process that held the lock has removed the file
             if descriptor >= 0:
                 os.close(descriptor)
             try:
@@ -38,31 +41,32 @@ def held(file: Path, what: str, *, remedy: str, wait: bool = False) -> Iterator[
             except OSError as error:
                 descriptor = -1
                 raise StorageError(f"cannot write {what} ({error.strerror}): {remedy}") from error
-            alone = _take(descriptor, file, what, wait=wait)
-        if alone:
+            held_now = _take(descriptor, file, what, wait=wait)
+        if held_now:
             if owner := _owner(descriptor):
                 log.info("the lock of %s was left by %s, which is gone", what, owner)
             own = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
-            with contextlib.suppress(OSError):  # of a full disk: whatever needs room will say so
+            with contextlib.suppress(OSError):  # on a full disk the lock works without this information
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(own).encode(), 0)
-        yield alone
+        yield held_now
     finally:
-        if alone:
-            with contextlib.suppress(OSError):  # of a disk that has become read-only: one that is left holds nothing
+        if held_now:
+            with contextlib.suppress(OSError):  # on a disk that has become read-only the file stays, without a lock
                 file.unlink(missing_ok=True)
         if descriptor >= 0:
             os.close(descriptor)
 
 
 def _is_open(descriptor: int, file: Path) -> bool:
+    """Whether `descriptor` is the file that now lies at the path `file`."""
     with contextlib.suppress(OSError):
         return descriptor >= 0 and os.path.samestat(os.fstat(descriptor), os.stat(file))
     return False
 
 
 def _take(descriptor: int, file: Path, what: str, *, wait: bool) -> bool:
-    """Whether the lock is held now."""
+    """Take the lock of the open file. Returns False where its file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,6 +82,7 @@ def _take(descriptor: int, file: Path, what: str, *, wait: bool) -> bool:
 
 
 def _owner(descriptor: int) -> str | None:
+    """The process that wrote its number into the lock file, in words; None where the file is empty or unreadable."""
     try:
         owner = json.loads(os.pread(descriptor, 1 << 12, 0))
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"

@@ -1,4 +1,4 @@
-"""How much memory is left, and how this process treats memory that its objects no longer use."""
+"""How much memory the machine has, and what the memory allocator does with memory that has been freed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 
 from bdlf.system.errors import InputError
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Memory of freed tensors is kept for the next ones; True where this system's allocator can be told so (glibc).
+    """Tell the C library's allocator to keep the memory of freed tensors for later tensors. Returns whether it can.
 
-    It gives large blocks back to the system as soon as they are freed, and takes fresh ones, page by page, for the next
-    step: a third of the time of a step at the paper's size. The process then stays as large as it was at its peak.
+    By default glibc returns large blocks to the system as soon as they are freed and requests new ones, page by page,
+    in the next training step. That takes a third of the time of a step at the paper's size. The price of keeping the
+    memory: the process stays as large as it was at its peak. Other C libraries than glibc return False.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -27,15 +28,15 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """The opposite, once: what is free goes to the system now, where this system's allocator can be told so (glibc)."""
+    """Return memory that `keep_freed_memory` has kept to the system, once. Without glibc this does nothing."""
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 
 
 def available_memory() -> int:
-    """Bytes of this machine that can be had without swapping (Linux; elsewhere all that it has).
+    """Bytes of memory that are available without swapping. Elsewhere than on Linux: all memory of the machine.
 
-    A limit set on the process from outside, as by a container, is not known here.
+    The memory limit of a container is not taken into account.
     """
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -46,7 +47,10 @@ def available_memory() -> int:
 
 
 def require_memory(option: str, purpose: str, need: int) -> None:
-    """Raise InputError where `need` bytes are more than the machine has."""
+    """Raise `InputError` where the machine has less than `need` bytes of memory.
+
+    The message says that `purpose` takes this much and that the value of `option` has to be lowered.
+    """
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > has:
         raise InputError(
@@ -55,10 +59,11 @@ def require_memory(option: str, purpose: str, need: int) -> None:
 
 
 def load(module: str) -> None:
-    """Import `module` and all that it imports, before a command's own `import` lines need it.
+    """Import `module` and everything that it imports, faster than the `import` statement does.
 
-    Modules live as long as the process. So Python's garbage collector is switched off while they are imported, and
-    never looks at their objects afterwards. Together that saves a third of the start and end of a command.
+    Modules live as long as the process. The garbage collector therefore need not look at their objects: it is switched
+    off during the import and ignores these objects afterwards. This saves a third of the time that a command takes to
+    start and to end.
     """
     collects = gc.isenabled()
     gc.disable()

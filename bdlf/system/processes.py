@@ -1,4 +1,4 @@
-"""The processes and processor cores of a run: one process, and threads that suit the cores it may use."""
+"""How many processor cores a run may use, how many threads it takes, and whether other programs slow it down."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from bdlf.system.errors import InputError
 log = logging.getLogger("bdlf")
 
 SPIN_COUNT = 2000
-"""How often a waiting thread looks before it sleeps; see `prepare_threads`."""
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-_STARVED = 1 / 3  # of the time in which threads could have computed
+"""How often a waiting thread looks for work before it sleeps; see `prepare_threads`."""
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # the environment variables with which a user sets the same
+_STARVED = 1 / 3  # a run that waits for a processor for a larger share of its time is starved
 
 
 def require_one_process(environment: Mapping[str, str] = os.environ) -> None:
-    """Raise `InputError` in a process that torchrun, or a launcher like it, started as one of several.
+    """Raise `InputError` if torchrun, or a launcher like it, has started this process as one of several.
 
-    `srun` is no such launcher: it may as well start several runs, each with options of its own.
+    `environment` is read for WORLD_SIZE. The variables of `srun` are not read, because `srun` may start several runs,
+    each with options of its own.
     """
     size = environment.get("WORLD_SIZE", "")
     if size.isdecimal() and int(size) > 1:
@@ -34,15 +35,15 @@ def require_one_process(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Bound how long PyTorch's threads spin while they wait. This takes effect only before torch is imported.
+    """Limit how long PyTorch's threads spin while they wait, by GOMP_SPINCOUNT. Call this before torch is imported.
 
-    The threads of GNU's OpenMP, which PyTorch uses on Linux, meet about 1300 times in a step of the default run. A
-    thread that waits for the others looks again and again, by default 300,000 times (some milliseconds), and then
-    sleeps. Where another program has the core of the thread that is waited for, these milliseconds are lost each time.
-    A thread that sleeps at once (`OMP_WAIT_POLICY=passive`) loses none, but has to be woken 1300 times.
+    PyTorch's threads on Linux are those of GNU OpenMP. They wait for each other about 1300 times in a step of the
+    default run. A waiting thread looks for work again and again, by default 300,000 times (some milliseconds), and then
+    sleeps. If another program occupies the core of the thread that is waited for, these milliseconds are lost every
+    time. A thread that sleeps at once (`OMP_WAIT_POLICY=passive`) loses none, but has to be woken 1300 times.
 
-    Images/s of the default run with 2 threads on 2 cores (torch 2.14; medians of 5 interleaved repetitions, on a
-    machine that was not quite idle): alone, two such runs side by side (each), and beside one busy process per core.
+    The table gives images/s of the default run with 2 threads on 2 cores: alone, each of two such runs side by side,
+    and beside one busy process per core (torch 2.14; medians of 5 interleaved repetitions on an almost idle machine).
 
     | looks             | alone | two | busy |
     |-------------------|-------|-----|------|
@@ -52,7 +53,8 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     | 1000              |   152 | 131 |   92 |
     | 0 (passive)       |   130 | 154 |  145 |
 
-    What the user has set stays. Other OpenMPs than GNU's, as on macOS, do not read these settings.
+    Where the user has set one of these variables, nothing changes. Other implementations of OpenMP, like that of macOS,
+    do not read GOMP_SPINCOUNT.
     """
     if not any(name in environment for name in _WAITING):
         environment["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
@@ -61,8 +63,9 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
 def cores(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> int:
     """How many processor cores this process may use at once, at least 1.
 
-    That is the least of what its affinity, the quota of its control group (a container's `--cpus`) and SLURM
-    (`SLURM_CPUS_PER_TASK`) leave to it. `root` is where `/proc` and `/sys` are.
+    Three limits may apply, and the smallest counts: the affinity of the process, the quota of its control group (a
+    container's `--cpus`), and SLURM's (`SLURM_CPUS_PER_TASK` in `environment`). `root` is the folder that contains
+    `/proc` and `/sys`.
     """
     found = [float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)]
     found += _quotas(root)
@@ -73,7 +76,7 @@ def cores(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -
 
 
 def _quotas(root: Path) -> list[float]:
-    """Cores by the quota of each control group that this process is in, versions 1 and 2."""
+    """The quota, in cores, of each control group (versions 1 and 2) that this process is in."""
     found = []
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -85,14 +88,14 @@ def _quotas(root: Path) -> list[float]:
             continue
         top = root / "sys/fs/cgroup" / controllers
         inside = Path(group.lstrip("/"))
-        for folder in (inside, *inside.parents):  # a group has no more than those above it
+        for folder in (inside, *inside.parents):  # the quotas of the groups above limit a group too
             try:
                 if controllers:
                     quota = (top / folder / "cpu.cfs_quota_us").read_text().strip()
                     period = (top / folder / "cpu.cfs_period_us").read_text().strip()
                 else:
                     quota, period = (top / folder / "cpu.max").read_text().split()
-            except (OSError, ValueError):  # a container does not see the groups above its own
+            except (OSError, ValueError):  # inside a container, the groups above its own are invisible
                 continue
             if quota not in ("max", "-1"):
                 found.append(int(quota) / int(period))
@@ -100,18 +103,19 @@ def _quotas(root: Path) -> list[float]:
 
 
 def default_threads(chosen: int, environment: Mapping[str, str] = os.environ) -> int:
-    """How many threads a run takes where `threads` is null; `chosen` is PyTorch's choice.
+    """How many threads a run takes where `threads` is null; `chosen` is the number that PyTorch would take.
 
-    PyTorch obeys `OMP_NUM_THREADS`, else it takes the physical cores of its affinity. It does not know about quotas.
+    PyTorch obeys `OMP_NUM_THREADS`. Where that is not set, PyTorch takes the physical cores of the process's affinity,
+    which may be more than `cores` allows, because PyTorch ignores quotas. The smaller number is returned then.
     """
     return chosen if environment.get("OMP_NUM_THREADS") else max(1, min(chosen, cores(environment)))
 
 
 def share_cores(sweep: DictConfig, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Before a launcher starts several jobs at once here: give each job its share of the cores, by OMP_NUM_THREADS.
+    """Set OMP_NUM_THREADS so that jobs which a launcher runs at the same time on this host share the cores equally.
 
-    `sweep` is the configuration of the sweep, `hydra` included. Jobs on other hosts (submitit_slurm) and what the user
-    has set are left alone.
+    `sweep` is the configuration of the sweep, which includes the node `hydra`. Nothing changes for jobs on other hosts
+    (submitit_slurm), or where the user has set OMP_NUM_THREADS.
     """
     many = jobs_at_once(sweep)
     if many > 1 and not environment.get("OMP_NUM_THREADS"):
@@ -119,10 +123,11 @@ def share_cores(sweep: DictConfig, environment: MutableMapping[str, str] = os.en
 
 
 def jobs_at_once(sweep: DictConfig) -> int:
-    """How many jobs of a sweep the launcher runs side by side on this host.
+    """How many jobs of a sweep the launcher runs at the same time on this host.
 
-    joblib runs `hydra.launcher.n_jobs`, negative ones counting down from all cores; submitit_local runs all jobs that
-    the sweeper hands over together. Every other launcher runs one here.
+    - joblib runs `hydra.launcher.n_jobs` of them; negative numbers count down from the number of cores.
+    - submitit_local runs all jobs that the sweeper hands over together.
+    - Every other launcher runs one.
     """
     launcher, sweeper = sweep.hydra.launcher, sweep.hydra.sweeper
     kind = launcher["_target_"].rpartition(".")[2]
@@ -137,7 +142,7 @@ def jobs_at_once(sweep: DictConfig) -> int:
 
 
 def _jobs_together(sweep: DictConfig, sweeper: DictConfig) -> int:
-    """How many jobs the sweeper hands to the launcher at a time."""
+    """How many jobs the sweeper hands to the launcher together."""
     if sweeper["_target_"].rpartition(".")[2] != "BasicSweeper":
         return int(sweeper.get("n_jobs") or 1)  # Optuna
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -150,25 +155,29 @@ def _jobs_together(sweep: DictConfig, sweeper: DictConfig) -> int:
 
 
 class Starvation:
-    """Says once that other programs take the processors from this process.
+    """Detects that other programs take the processors from this process, and logs one warning about it.
 
-    Linux counts for each thread how long it computed and how long it could have computed but waited for a processor.
-    Elsewhere nothing is said.
+    - `threads`: the number of threads of the run, for the warning.
+    - `window`: seconds between two measurements.
+    - `root`: the folder with Linux's files about the threads of this process.
+
+    Linux counts for each thread how long it computed, and how long it was ready to compute but waited for a processor.
+    On other systems the process never counts as starved.
     """
 
     def __init__(self, threads: int, *, window: float = 10.0, root: Path = Path("/proc/self/task")) -> None:
         self._threads, self._window, self._root = threads, window, root
         self._since, self._before = time.monotonic(), _computed_and_waited(root)
         self.share = 0.0
-        """Of the time in which the threads could have computed, the part that they waited; in the last window."""
+        """The share of the last window, 0 to 1, in which the threads waited for a processor instead of computing."""
         self._said = False
 
     def look(self) -> bool:
-        """Whether the process is starved; looks again once per window of so many seconds."""
+        """Whether the process was starved in the last window. Measures again when a window has passed."""
         if time.monotonic() - self._since >= self._window:
             now = _computed_and_waited(self._root)
             computed, waited = now[0] - self._before[0], now[1] - self._before[1]
-            self.share = max(waited, 0) / max(computed + waited, 1)  # less than before: a thread has ended
+            self.share = max(waited, 0) / max(computed + waited, 1)  # the sums shrink when a thread ends
             self._since, self._before = time.monotonic(), now
             if self.share > _STARVED and not self._said:
                 self._said = True
@@ -183,7 +192,7 @@ class Starvation:
 
 
 def _computed_and_waited(root: Path) -> tuple[int, int]:
-    """Nanoseconds that the threads of the process have computed, and waited for a processor; those that ended lack."""
+    """Nanoseconds that the living threads of the process have computed, and waited for a processor."""
     computed = waited = 0
     for path in root.glob("*/schedstat"):
         try:

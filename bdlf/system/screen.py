@@ -1,4 +1,4 @@
-"""Standard output and standard error that never end a command: a reader may go away, an encoding may lack a sign."""
+"""Makes standard output and standard error safe: no command fails because a reader left or an encoding lacks a sign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 READABLE = "bdlf.readable"
-"""The name of an error handler for `str.encode`: what an encoding lacks is written with signs that it has."""
+"""The name of an error handler for `str.encode`. It replaces signs that an encoding lacks by readable ones."""
 _IN_ASCII = {
     "±": "+-",
     "✓": "x",
@@ -33,14 +33,14 @@ _READER_IS_GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONN
 
 
 class _Lasting(io.FileIO):
-    """A file that can always be written. After the first error, what is written goes to the null device."""
+    """A file whose writes never fail. After the first error, everything goes to the null device."""
 
     lost: OSError | None = None
-    """The first error."""
+    """The first error, or None."""
 
     def write(self, data: ReadableBuffer) -> int:
         try:
-            while (written := super().write(data)) is None:  # another program made the terminal non-blocking
+            while (written := super().write(data)) is None:  # None: the file is non-blocking and full, so wait
                 select.select([], [self], [])
             return written
         except OSError as error:
@@ -53,20 +53,20 @@ class _Lasting(io.FileIO):
 
 
 def keep_going() -> None:
-    """Make standard output and standard error of this process last as long as the process; twice is once.
+    """Make writing to standard output and standard error of this process always possible. Repeating it does nothing.
 
-    - A stream whose reader has gone (`| head`, a closed terminal) goes to the null device from there on.
-    - A stream that was closed from the start (`>&-`) goes there at once, and no file that is opened later gets its
-      number.
-    - A sign that the encoding of the stream lacks is replaced by signs that can be read.
+    - If the reader of a stream leaves (`| head`, a closed terminal), further output goes to the null device.
+    - If a stream was closed from the start (`>&-`), its descriptor is opened on the null device, so that no file opened
+      later gets that descriptor and receives the output.
+    - A sign that the encoding of the stream lacks is replaced by readable signs that it has.
 
-    Streams that something else has put in the place of the interpreter's own (a notebook, a test) are left alone.
+    Streams by which a notebook or a test has replaced the interpreter's own are not changed.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # the system assigns the lowest free number, which is this one
     if sys.stdout is None or sys.stdout is sys.__stdout__:
         sys.stdout = sys.__stdout__ = _lasting(sys.stdout, 1)  # type: ignore[misc, assignment]
     if sys.stderr is None or sys.stderr is sys.__stderr__:
@@ -74,7 +74,10 @@ def keep_going() -> None:
 
 
 def unwritten() -> str:
-    """Why standard output lost something that a reader still waits for, like a full disk; else ''."""
+    """The reason why standard output lost data, for example a full disk; '' where nothing was lost.
+
+    A reader that has left on purpose (`| head`) is no reason.
+    """
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(raw, _Lasting):
         return ""
@@ -83,7 +86,7 @@ def unwritten() -> str:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """`text` as a stream of that encoding shows it."""
+    """`text` with the signs that `encoding` lacks replaced by readable ones: the text that such a stream shows."""
     return text.encode(encoding, READABLE).decode(encoding)
 
 
@@ -98,7 +101,7 @@ def _lasting(stream: TextIO | None, number: int) -> TextIO:
         io.BufferedWriter(raw),
         encoding=getattr(stream, "encoding", "utf-8"),
         errors=READABLE,
-        line_buffering=True,  # through a pipe too: `| tee` shows each line when it is printed
+        line_buffering=True,  # so that a pipe (`| tee`) gets each line when it is printed
     )
 
 

@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from bdlf import build
-from bdlf.config import Config
 from bdlf.data.images import Images
 from bdlf.evaluation import Scores, Setting, extract, score
-from bdlf.methods.bdlf import BDLF
+from bdlf.networks.network import Network
 from bdlf.runs.folder import RunFolder
 from bdlf.runs.metrics_log import MetricsLog
 from bdlf.runs.record import metric_columns, metric_values, metrics_row
-from bdlf.runs.selection import BEST_ON_TEST, LAST, RULES, VALIDATION, criterion, selection_rules
+from bdlf.runs.selection import BEST_ON_TEST, LAST, RULES, VALIDATION, criterion
 from bdlf.system.errors import InputError
 from bdlf.training.checkpoint import load_checkpoint
 from bdlf.training.ema import Averaged
@@ -33,156 +31,191 @@ Scored = tuple[list[dict[str, Any]], list[Scores]]
 """Rows of `metrics` and the scores of each."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The models of a run."""
+
+    network: Network
+    averaged: Averaged | None
+
+    @property
+    def models(self) -> dict[str, Network]:
+        """The models by the name that result rows have for them. The first is reported: the average, if there is one."""
+        raw = {"raw": self.network}
+        return raw if self.averaged is None else {"ema": cast(Network, self.averaged.module), **raw}
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """The parts of a checkpoint that hold weights, by the checkpoint's name for them."""
+        return {"model": self.network, **({} if self.averaged is None else {"averaged": self.averaged})}
+
+    def to(self, device: torch.device) -> Trained:
+        """Move the models to a device, and return this object."""
+        for model in self.models.values():
+            model.to(device)
+        return self
+
+    def give_weights(self, state: Mapping[str, Any], path: Path) -> None:
+        """Give the models the weights in `state`, the content of the checkpoint `path`.
+
+        Raises InputError where they are of another configuration.
+        """
+        try:
+            for name, part in self.states.items():
+                part.load_state_dict(state[name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{path} is not of the configuration in the config.yaml of its run; restore both"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How models are scored, beside the protocols."""
+
+    dataset: str
+    """The dataset's name in result rows."""
+    split: int | None
+    """RegDB's split; None elsewhere."""
+    feature: str
+    """`after_bn` | `before_bn`"""
+    flip: bool
+    """Whether a feature is the mean over an image and its mirror image."""
+    batch_size: int
+    """The number of images that are embedded at a time."""
+
+
 def score_models(
-    config: Config,
-    models: Mapping[str, BDLF],
-    store: Images,
+    models: Mapping[str, Network],
+    images: Images,
     table: pd.DataFrame,
     settings: Sequence[Setting],
+    how: Scoring,
     *,
     epoch: int,
     selection: str,
     rows: np.ndarray | None = None,
 ) -> tuple[Scored, dict[str, np.ndarray]]:
-    """What every model scores under every setting, and its features of `rows`; an image is embedded once per model.
+    """The scores of every model under every setting, and each model's features of the images `rows`.
 
-    `rows` of None: those that the settings need. `epoch` (from 0) is the models', `selection` how it was chosen.
+    Each image is embedded once per model. `rows` of None stands for the rows that the settings need. `epoch` (from 0)
+    is that of the models' weights; `selection` says how the epoch was chosen.
     """
     if rows is None:
         rows = np.unique(np.concatenate([side for setting in settings for trial in setting.trials for side in trial]))
+    modalities = table["modality"].to_numpy()[rows]
     results: list[dict[str, Any]] = []
     scores: list[Scores] = []
     features: dict[str, np.ndarray] = {}
     for name, model in models.items():
         model.eval()
-        embed = partial(model.embed, feature=config.evaluation.feature)
-        features[name] = extract(embed, store, rows, batch_size=config.evaluation.batch, flip=config.evaluation.flip)
+        embed = partial(model.embed, feature=how.feature)
+        features[name] = extract(embed, images, rows, modalities, batch_size=how.batch_size, flip=how.flip)
+        card = {"dataset": how.dataset, "split": how.split, "feature": how.feature, "flip": how.flip}
+        card |= {"model": name, "epoch": epoch, "selection": selection}
         for setting in settings:
             scores.append(score(features[name], rows, table, setting))
-            results.append(
-                metrics_row(
-                    setting,
-                    scores[-1],
-                    dataset=build.dataset_name(config.dataset),
-                    split=config.dataset.split if config.dataset.name == "regdb" else None,
-                    feature=config.evaluation.feature,
-                    flip=config.evaluation.flip,
-                    model=name,
-                    epoch=epoch,
-                    selection=selection,
-                )
-            )
+            results.append(metrics_row(setting, scores[-1], **card))
     return (results, scores), features
 
 
 @dataclass(frozen=True)
-class RunModels:
-    """A run's models without its weights yet; `load_selected` gives them those of an epoch."""
+class Plan:
+    """Which epochs are scored, and which of them are reported."""
 
-    models: dict[str, BDLF]
-    """On the device, by the name that result rows have for them; the first is reported."""
-    states: dict[str, Any]
-    """The parts of a checkpoint that the models read their weights from, by the checkpoint's name for them."""
-    identities: int
-    """That they were trained to tell apart."""
-
-
-def build_run_models(config: Config, table: pd.DataFrame, device: torch.device) -> RunModels:
-    """The models that a run of `config` trains on the partition `table`, to be scored with weights from its folder."""
-    identities = len(build.build_sampler(config, table).pids)
-    network = build.build_model(config, identities, build.build_objective(config), weights="none")
-    averaged = Averaged(network, config.ema.decay) if config.ema.enabled else None
-    models = build.models_to_score(network, averaged)
-    for model in models.values():
-        model.to(device)
-    return RunModels(models, {"model": network, **({} if averaged is None else {"averaged": averaged})}, identities)
-
-
-def model_names(config: Config) -> tuple[str, ...]:
-    """The names of `RunModels.models`, without building them."""
-    return ("ema", "raw") if config.ema.enabled else ("raw",)
+    epochs: int
+    """The number of epochs of the run."""
+    rules: tuple[str, ...]
+    """The selection rules, as `selection_rules` gives them."""
+    every: int | None
+    """The number of epochs between scorings. None: each epoch if a rule chooses one, else the last alone."""
+    keep: int
+    """How many checkpoints are kept, and with them the weights that a rule chose before each."""
 
 
 class Scorer:
     """Scores a run's models when that is due, keeps the weights that a selection rule prefers, gives the result's rows.
 
-    `states` are the parts of a checkpoint that `models` read their weights from, by name; `identity` says whose they
-    are (its `run_id` and `fingerprint` are compared). `table` is as `build.build_partition` gives it, `settings` are
-    those of its splits "test" and, where a rule needs it, "val".
+    `identity` says whose weights they are: its `run_id` and `fingerprint` are compared. `table` is the partition of the
+    listing; `settings` are those of its splits `test` and, where a rule needs it, `val`.
     """
 
     def __init__(
         self,
-        config: Config,
+        trained: Trained,
         folder: RunFolder,
-        states: Mapping[str, Any],
-        models: Mapping[str, BDLF],
-        store: Images,
+        images: Images,
         table: pd.DataFrame,
         settings: Mapping[str, Sequence[Setting]],
+        how: Scoring,
+        plan: Plan,
         identity: Mapping[str, Any],
     ) -> None:
-        self._config, self._folder, self._states, self._models = config, folder, dict(states), dict(models)
-        self._store, self._table, self._identity = store, table, dict(identity)
-        self._rules = selection_rules(config.selection)
-        self.selected = SelectedWeights(folder, self._rules[1:], generations=config.checkpoint.keep)
-        """Of the rules beside the last epoch; it must hear of every checkpoint that is saved."""
+        self._trained, self._folder, self._images, self._table = trained, folder, images, table
+        self._how, self._plan, self._identity = how, plan, dict(identity)
+        self._chosen_rules = plan.rules[1:]  # the last epoch, always first, chooses nothing
+        self.selected = SelectedWeights(folder, self._chosen_rules, generations=plan.keep)
+        """The weights of the rules beside the last epoch. It must hear of every checkpoint that is saved."""
         self._settings = {split: chosen for split, chosen in settings.items() if chosen}
         self._last: Scored | None = None
 
     @property
     def columns(self) -> list[str]:
-        """Those of metrics.csv that hold scores."""
-        return [name for split in self._settings for name in self._columns(split, list(self._models))]
+        """The columns of metrics.csv that hold scores."""
+        return [name for split in self._settings for name in self._columns(split, list(self._trained.models))]
 
     def after_epoch(self, epoch: int, metrics: MetricsLog) -> None:
         """Score what is due after `epoch`, add it to the last row of `metrics`, keep the weights of a new best."""
-        is_last = epoch + 1 == self._config.schedule.epochs
-        every = self._config.evaluation.every or (1 if len(self._rules) > 1 else None)
+        is_last = epoch + 1 == self._plan.epochs
+        every = self._plan.every or (1 if self._chosen_rules else None)
         is_due = is_last or (every is not None and (epoch + 1) % every == 0)
         if not is_due:
             return
         values: dict[str, float] = {}
-        if is_last or self._config.evaluation.every or BEST_ON_TEST in self._rules:
+        if is_last or self._plan.every or BEST_ON_TEST in self._plan.rules:
             self._last = self._score("test", epoch, LAST)
             values |= metric_values(self._last[0])
-        if VALIDATION in self._rules:
+        if VALIDATION in self._plan.rules:
             values |= metric_values(self._score("val", epoch, VALIDATION)[0], prefix="val-")
-        for rule in self._rules[1:]:
+        for rule in self._chosen_rules:
             columns = self._criterion_columns(rule)
             value = criterion(values, columns)
             if value > max((criterion(row, columns) for row in metrics.rows[:-1]), default=-np.inf):
-                weights = {name: part.state_dict() for name, part in self._states.items()}
+                weights = {name: part.state_dict() for name, part in self._trained.states.items()}
                 facts = {**self._identity, "epoch": epoch + 1, "criterion": value}
                 self.selected.keep(rule, epoch, {**weights, **facts})
         metrics.amend(values)
 
     def result(self, metrics: MetricsLog) -> tuple[Scored, dict[str, dict[str, Any]]]:
-        """The rows of every rule, and for each how its epoch was chosen. The models' weights change: call it last.
+        """The rows of every rule, and for each how its epoch was chosen.
 
-        Raises InputError where the weights of the epoch that `metrics` shows as the best are not there.
+        The caller calls this last, because it gives the models the weights that the rules chose. Raises InputError
+        where the weights of the epoch that `metrics` shows as the best are not there.
         """
         assert self._last is not None  # the last epoch is always scored
         rows, scores = list(self._last[0]), list(self._last[1])
-        chosen: dict[str, dict[str, Any]] = {LAST: {"rule": RULES[LAST], "epoch": self._config.schedule.epochs - 1}}
-        for rule in self._rules[1:]:
+        chosen: dict[str, dict[str, Any]] = {LAST: {"rule": RULES[LAST], "epoch": self._plan.epochs - 1}}
+        for rule in self._chosen_rules:
             columns = self._criterion_columns(rule)
             values = [criterion(row, columns) for row in metrics.rows]
             epoch = int(np.argmax(values))  # the first of equals
             file = self._folder.weights_of(rule, epoch)
             if not file.is_file():
                 raise InputError(f"{file} is gone, the weights that {rule} chose: start again with rerun=true")
-            load_selected(self._folder, file, epoch, self._states, self._identity, device=self._store.device)
+            state = load_checkpoint(file, device=self._images.device)
+            self._trained.give_weights(state, file)
+            require_weights_of(self._folder, file, state, self._identity, epoch)
             more = self._score("test", epoch, rule)
             rows += more[0]
             scores += more[1]
             chosen[rule] = {"rule": RULES[rule], "epoch": epoch, "mean_rank1": values[epoch]}
-            log.info("%s: epoch %d of %d", rule, epoch + 1, self._config.schedule.epochs)
+            log.info("%s: epoch %d of %d", rule, epoch + 1, self._plan.epochs)
         return (rows, scores), chosen
 
     def _score(self, split: str, epoch: int, rule: str) -> Scored:
+        settings = self._settings[split]
         return score_models(
-            self._config, self._models, self._store, self._table, self._settings[split], epoch=epoch, selection=rule
+            self._trained.models, self._images, self._table, settings, self._how, epoch=epoch, selection=rule
         )[0]
 
     def _columns(self, split: str, models: list[str]) -> list[str]:
@@ -190,26 +223,19 @@ class Scorer:
 
     def _criterion_columns(self, rule: str) -> list[str]:
         """Rank-1 of the model that is reported, under every protocol."""
-        reported = next(iter(self._models))
+        reported = next(iter(self._trained.models))
         columns = self._columns("val" if rule == VALIDATION else "test", [reported])
         return [column for column in columns if column.startswith("rank1/")]
 
 
-def load_selected(
-    folder: RunFolder,
-    file: Path,
-    epoch: int,
-    states: Mapping[str, Any],
-    identity: Mapping[str, Any],
-    *,
-    device: torch.device,
+def require_weights_of(
+    folder: RunFolder, file: Path, state: Mapping[str, Any], identity: Mapping[str, Any], epoch: int
 ) -> None:
-    """Give `states` the weights that `file` of a run's folder holds, which must be those after `epoch` (from 0).
+    """Refuse a checkpoint `file` with the content `state` unless its weights are those after `epoch` (from 0) of a run.
 
-    Raises InputError where the file cannot be read, or is of another run (`run_id` of `identity`), of other images
-    (`fingerprint`) or of another epoch.
+    Raises InputError where it is of another run (`run_id` of `identity`), of other images (`fingerprint`) or of another
+    epoch.
     """
-    state = load_weights(file, states, device=device)
     folder.require_same_run(file, state["run_id"], identity["run_id"])
     folder.require_fingerprint(state["fingerprint"], identity["fingerprint"])
     if state["epoch"] != epoch + 1 or state.get("step"):
@@ -218,15 +244,6 @@ def load_selected(
         )
 
 
-def load_weights(path: Path, parts: Mapping[str, Any], *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Give `parts` the states that the checkpoint `path` holds, and return all that it holds.
-
-    Raises InputError where it cannot be read or is of another configuration.
-    """
-    state = load_checkpoint(path, device=device)
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not of the configuration in the config.yaml of its run; restore both") from error
-    return state
+def model_names(*, averaged: bool) -> tuple[str, ...]:
+    """The names of `Trained.models`, without building them: of a run that keeps an average, and of one that does not."""
+    return ("ema", "raw") if averaged else ("raw",)

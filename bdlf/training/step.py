@@ -1,4 +1,7 @@
-"""One training step: embed, sum the terms, differentiate, move the weights, average. The host does not wait in it."""
+"""One training step: embed, sum the terms, differentiate, move the weights, average.
+
+The host never waits for the device within a step.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from bdlf.data.batches import Batch
 from bdlf.objective import Objective, correlations
 from bdlf.training.ema import Averaged
 from bdlf.training.nonfinite import Buffers, first_gradient, first_layer
@@ -17,62 +21,71 @@ GRADIENT = "the gradient's norm"
 
 
 @dataclass(frozen=True)
+class Learner:
+    """What training changes, and the objects that change it."""
+
+    fabric: Fabric
+    network: nn.Module
+    """A `bdlf.networks.network.Network`."""
+    model: nn.Module
+    """`network` as Fabric wrapped it."""
+    optimizer: torch.optim.Optimizer
+    """A fused one, which the device can tell to stand still."""
+    objective: Objective
+    averaged: Averaged | None
+    """The average of the weights of `network`; None: no average is kept."""
+    clip: float | None
+    """The norm to which a gradient is clipped; None: gradients are not clipped."""
+
+
+@dataclass(frozen=True)
 class Seen:
     """What became of the steps since the host last looked."""
 
     taken: int
-    """Steps that moved the weights, from the first on."""
+    """The number of steps that moved the weights, counted from the first step since then."""
     wrong: str | None
-    """What was not finite in the step after these; it and all later ones changed nothing. None: all were taken."""
+    """The first quantity that was not finite in the step after the steps taken, or None.
+
+    That step and all later ones left everything unchanged.
+    """
     sums: dict[str, float]
-    """Over the steps taken since `begin`, of what is logged."""
+    """The sum of every logged quantity over the steps taken since `begin`."""
 
 
 class Stepper:
-    """Training steps whose outcome stays on the device until `look`.
+    """Training steps whose outcome stays on the device until the host calls `look()`.
 
     A step whose loss or gradient is NaN or infinite changes nothing: no weight, momentum, average or BatchNorm
-    statistic. Nor does any step after it until the host has looked, so that what it finds is what it would have found
-    right after that step. `optimizer` is a fused one, which can be told on the device to stand still.
+    statistic. After such a step, all steps launched later change nothing either, until `look()` reports it. So the
+    host finds the weights of just before the bad step.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        averaged: Averaged | None,
-        objective: Objective,
-        clip: float | None,
-    ) -> None:
-        self._fabric, self._model, self._network, self._averaged = fabric, model, network, averaged
-        self._optimizer, self._objective, self._clip = optimizer, objective, clip
-        self._parameters = [one for one in network.parameters() if one.requires_grad]
-        self._buffers = Buffers(network)
-        for group in optimizer.param_groups:  # SGD's first step makes momenta without a value, and may be refused
-            for one in group["params"] if group.get("momentum") else ():
-                optimizer.state[one].setdefault("momentum_buffer", torch.zeros_like(one))
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._parameters = [one for one in learner.network.parameters() if one.requires_grad]
+        self._buffers = Buffers(learner.network)
+        _give_momenta_a_value(learner.optimizer)
         device = self._parameters[0].device
         self._good = torch.ones((), dtype=torch.bool, device=device)
         self._taken = torch.zeros((), dtype=torch.int64, device=device)
-        self._wrong = torch.zeros(len(objective.terms) + 2, dtype=torch.bool, device=device)
-        self._checked = [*objective.terms, "total", GRADIENT]
+        self._wrong = torch.zeros(len(learner.objective.terms) + 2, dtype=torch.bool, device=device)
+        self._checked = [*learner.objective.terms, "total", GRADIENT]
         self._begun: Mapping[str, float] = {}
         self._sums: Tensor | None = None
         self._logged: list[str] = []
         self._launched = 0
 
     def begin(self, sums: Mapping[str, float]) -> None:
-        """Sum what is logged from here on, starting at `sums`."""
+        """Start to sum what is logged anew, from `sums`."""
         self._begun, self._sums = sums, None
 
-    def step(self, images: Tensor, labels: Tensor, progress: float) -> None:
-        """One step on a batch, all of it on the device, at `progress`, the fraction of training done."""
-        embeddings = self._model(images, labels)
-        losses = self._objective(embeddings, labels, progress)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._fabric.backward(losses.total)
+    def step(self, batch: Batch, progress: float) -> None:
+        """Take one step on a batch, which lies on the device, at `progress`, the fraction of training done."""
+        embeddings = self._learner.model(batch.images, batch.labels)
+        losses = self._learner.objective(embeddings, batch.labels, progress)
+        self._learner.optimizer.zero_grad(set_to_none=True)
+        self._learner.fabric.backward(losses.total)
         norm = torch.nn.utils.get_total_norm([one.grad for one in self._parameters if one.grad is not None])
 
         total = losses.total.detach()
@@ -80,15 +93,15 @@ class Stepper:
         self._wrong.logical_or_(wrong & self._good)
         self._good.logical_and_(~wrong.any())
 
-        self._optimizer.found_inf = (~self._good).float()  # type: ignore[attr-defined]
-        if self._clip is not None:  # to the norm `clip`: what the gradient is divided by
-            self._optimizer.grad_scale = ((norm + 1e-6) / self._clip).clamp(min=1)  # type: ignore[attr-defined]
-        self._optimizer.step()
+        self._learner.optimizer.found_inf = (~self._good).float()  # type: ignore[attr-defined]
+        if self._learner.clip is not None:  # to the norm `clip`: what the gradient is divided by
+            self._learner.optimizer.grad_scale = ((norm + 1e-6) / self._learner.clip).clamp(min=1)  # type: ignore[attr-defined]
+        self._learner.optimizer.step()
         self._buffers.settle(self._good)
-        if self._averaged is not None:
-            self._averaged.update(self._network, self._good)
+        if self._learner.averaged is not None:
+            self._learner.averaged.update(self._learner.network, self._good)
 
-        logged = {"total": total, **losses.values, "gradient_norm": norm, **correlations(embeddings, labels)}
+        logged = {"total": total, **losses.values, "gradient_norm": norm, **correlations(embeddings, batch.labels)}
         values = torch.stack([value.double() for value in logged.values()])
         if self._sums is None:
             self._logged = list(logged)
@@ -98,13 +111,13 @@ class Stepper:
         self._launched += 1
 
     def look(self) -> Seen:
-        """Wait for the device; from here on steps are taken again."""
+        """Wait for the device, and report what became of the steps. Later steps change the weights again."""
         taken, good = int(self._taken), bool(self._good)
         wrong = None
         if not good:
             wrong = next(name for name, one in zip(self._checked, self._wrong.tolist(), strict=True) if one)
-            if self._averaged is not None:
-                self._averaged.n_averaged -= self._launched - taken
+            if self._learner.averaged is not None:
+                self._learner.averaged.n_averaged -= self._launched - taken
         sums = self._begun if self._sums is None else dict(zip(self._logged, self._sums.tolist(), strict=True))
         self._good.fill_(True)
         self._taken.zero_()
@@ -112,17 +125,29 @@ class Stepper:
         self._launched = 0
         return Seen(taken, wrong, dict(sums))
 
-    def diagnose(self, wrong: str, images: Tensor, labels: Tensor, progress: float) -> str:
-        """Where in the step that `look` called `wrong` that began. Repeats it as far as its gradient; moves nothing."""
+    def diagnose(self, wrong: str, batch: Batch, progress: float) -> str:
+        """Say where in a step the quantity `wrong`, which `look` reported, first became NaN or infinite.
+
+        The step is repeated as far as its gradient. Nothing is changed.
+        """
+        model, optimizer = self._learner.model, self._learner.optimizer
         with torch.compiler.set_stance("force_eager"):  # a compiled network has no layers
             if wrong != GRADIENT:
-                layer = first_layer(self._network, lambda: self._model(images, labels))
+                layer = first_layer(self._learner.network, lambda: model(*batch))
                 where = f"first in layer {layer}" if layer else "every layer's output is finite"
             else:
-                self._optimizer.zero_grad(set_to_none=True)
-                self._fabric.backward(self._objective(self._model(images, labels), labels, progress).total)
-                gradient = first_gradient(self._network)
+                optimizer.zero_grad(set_to_none=True)
+                losses = self._learner.objective(model(*batch), batch.labels, progress)
+                self._learner.fabric.backward(losses.total)
+                gradient = first_gradient(self._learner.network)
                 where = f"nearest to the loss that of {gradient}" if gradient else "finite when the step was repeated"
-                self._optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
         self._buffers.settle(torch.zeros_like(self._good))
         return where
+
+
+def _give_momenta_a_value(optimizer: torch.optim.Optimizer) -> None:
+    """SGD's first step makes momenta without a value, but that step may be one that changes nothing."""
+    for group in optimizer.param_groups:
+        for one in group["params"] if group.get("momentum") else ():
+            optimizer.state[one].setdefault("momentum_buffer", torch.zeros_like(one))

@@ -13,16 +13,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 import bdlf
-from bdlf import build
 from bdlf.__main__ import main as list_commands
 from bdlf.commandline.words import COMMANDS, explain, in_order, leaf_keys, paths_from_home, quoted, sorted_words
-from bdlf.config import BenchmarkConfig, CheckConfig, Config, Dataset, EvaluateConfig, SynthesizeConfig
+from bdlf.config import BenchmarkConfig, CheckConfig, Config, EvaluateConfig, SynthesizeConfig
 from bdlf.runs import collate
 from bdlf.system.errors import InputError
 
@@ -80,6 +78,13 @@ def test_such_text_reaches_the_configuration(command):
     assert code == 0, err
     config = OmegaConf.create(out)
     assert (config.output, config.backbone.weights) == ("a=b (é)", "/x/epoch=3.pth")
+
+
+def test_such_text_is_taken_for_a_key_without_a_default(command, tmp_path):
+    folder = tmp_path / "a=b (é)"
+    code, out, err = command("synthesize", "layout=regdb", f"root={folder}", "identities=4", "images=1")
+    assert code == 0 and folder.is_dir(), err
+    assert out.splitlines()[-1].endswith(f" 'dataset.root={folder}'")  # a command to paste into a shell
 
 
 @pytest.mark.parametrize(
@@ -332,18 +337,6 @@ def test_without_a_working_directory_one_line_says_so(command, tmp_path, monkeyp
     (tmp_path / "gone").rmdir()
     code, _, err = command("train", "--cfg", "job")
     assert code == 2 and "working directory" in err and err.count("\n") == 1
-
-
-@pytest.mark.parametrize("old", [True, False])
-def test_without_a_home_the_remedy_is_another_cache(monkeypatch, old):
-    def user_cache_dir(name: str) -> str:
-        if old:
-            return f"~/.cache/{name}"
-        raise RuntimeError("could not determine the home directory")
-
-    monkeypatch.setattr(build.platformdirs, "user_cache_dir", user_cache_dir)
-    with pytest.raises(InputError, match=r"data\.cache_dir="):
-        build.build_store(Config(), build.build_listing(Dataset(name="synthetic")), torch.device("cpu"))
 
 
 def test_a_finished_run_without_its_weights_says_what_to_do(command, tiny_run, folder_of, tmp_path):

@@ -15,6 +15,11 @@ from bdlf.system.errors import InputError
 SIZES = [(64, 32), (384, 144)]
 
 
+def leading(count: int, of: int) -> torch.Tensor:
+    """The first `count` of so many rows."""
+    return torch.arange(of) < count
+
+
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -50,7 +55,7 @@ def test_a_batch_is_what_each_image_alone_would_be(height, width, pad):
     images = batch(40, height, width)
     kept = images.clone()
     augmentation = Augmentation(pad=pad)
-    draws = augmentation.draw(40, height, width, 25, generator())
+    draws = augmentation.draw(height, width, leading(25, 40), generator())
     for name in ("flip", "erase", "exchange"):
         assert 0 < getattr(draws, name).sum() < 40
     result = augmentation.apply(images, draws)
@@ -59,7 +64,7 @@ def test_a_batch_is_what_each_image_alone_would_be(height, width, pad):
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, kept)
     memory = torch.full_like(result, torch.nan)
-    again = augmentation(images, 25, generator(), out=memory)
+    again = augmentation(images, leading(25, len(images)), generator(), out=memory)
     assert torch.equal(again, result) and again.data_ptr() == memory.data_ptr()
 
 
@@ -85,7 +90,7 @@ def test_none_and_all_of_a_step_and_an_image_of_one_pixel():
         augmentation = Augmentation(flip=probability, erase=probability, exchange=probability)
         for rows, height, width in ((3, 20, 12), (1, 1, 1)):
             images = batch(rows, height, width)
-            draws = augmentation.draw(rows, height, width, rows, generator())
+            draws = augmentation.draw(height, width, leading(rows, rows), generator())
             expected = one_by_one(images, draws, 10)
             torch.testing.assert_close(augmentation.apply(images, draws).double(), expected, rtol=0, atol=2e-6)
 
@@ -98,15 +103,17 @@ def test_normalised_pixels_and_padding():
     memory = torch.full((5, 3, 7, 6), torch.nan).to(memory_format=torch.channels_last)
     assert torch.equal(normalize(images, out=memory), normalize(images)) and torch.equal(memory, normalize(images))
     off = Augmentation(pad=7, flip=0.0, erase=0.0, exchange=0.0)
-    draws = replace(off.draw(5, 7, 6, 5, generator()), top=torch.zeros(5, dtype=torch.int64))
+    draws = replace(off.draw(7, 6, leading(5, 5), generator()), top=torch.zeros(5, dtype=torch.int64))
     black = -torch.tensor(MEAN) / torch.tensor(STD)
     torch.testing.assert_close(off.apply(images, draws)[:, :, :7], black[None, :, None, None].expand(5, 3, 7, 6))
 
 
 @pytest.mark.parametrize("off", ["crop", "flip", "erase", "exchange"])
 def test_each_step_can_be_switched_off_and_changes_nothing_of_the_others(off):
-    full = Augmentation().draw(50, 64, 32, 50, generator())
-    switched = replace(Augmentation(), **{off: False if off == "crop" else 0.0}).draw(50, 64, 32, 50, generator())
+    full = Augmentation().draw(64, 32, leading(50, 50), generator())
+    switched = replace(Augmentation(), **{off: False if off == "crop" else 0.0}).draw(
+        64, 32, leading(50, 50), generator()
+    )
     if off == "crop":
         assert (switched.top == 10).all()
         assert (switched.left == 10).all()
@@ -117,24 +124,24 @@ def test_each_step_can_be_switched_off_and_changes_nothing_of_the_others(off):
             assert torch.equal(getattr(full, name), getattr(switched, name)), name
     everything_off = Augmentation(crop=False, flip=0.0, erase=0.0, exchange=0.0)
     images = batch(4, 8, 6)
-    assert torch.equal(everything_off(images, 4, generator()), normalize(images))
+    assert torch.equal(everything_off(images, leading(4, 4), generator()), normalize(images))
 
 
 def test_the_draw_is_the_generators_alone():
     images, augmentation = batch(30, 16, 12), Augmentation(pad=2)
     torch.manual_seed(0)
-    first = augmentation(images, 15, generator(5))
+    first = augmentation(images, leading(15, len(images)), generator(5))
     torch.manual_seed(1)
-    assert torch.equal(augmentation(images, 15, generator(5)), first)
-    assert not torch.equal(augmentation(images, 15, generator(6)), first)
+    assert torch.equal(augmentation(images, leading(15, len(images)), generator(5)), first)
+    assert not torch.equal(augmentation(images, leading(15, len(images)), generator(6)), first)
     going_on = generator(5)
-    augmentation(images, 15, going_on)
-    assert not torch.equal(augmentation(images, 15, going_on), first)
+    augmentation(images, leading(15, len(images)), going_on)
+    assert not torch.equal(augmentation(images, leading(15, len(images)), going_on), first)
 
 
 @pytest.fixture(scope="module")
 def many():
-    return Augmentation().draw(20000, 64, 32, 15000, generator(1))
+    return Augmentation().draw(64, 32, leading(15000, 20000), generator(1))
 
 
 def test_crops_are_even_over_all_positions(many):
@@ -151,7 +158,7 @@ def test_rates_of_flip_and_exchange_and_the_infrared_half(many):
     assert chisquare(torch.bincount(many.channel[many.exchange], minlength=3)).pvalue > 1e-4
     steps = np.stack([many.flip[:15000], many.erase[:15000], many.exchange[:15000]])
     assert np.abs(np.corrcoef(steps) - np.eye(3)).max() < 0.04
-    rates = Augmentation(flip=0.1, erase=0.2, exchange=0.9).draw(20000, 64, 32, 20000, generator())
+    rates = Augmentation(flip=0.1, erase=0.2, exchange=0.9).draw(64, 32, leading(20000, 20000), generator())
     for drawn, rate in ((rates.flip, 0.1), (rates.erase, 0.2), (rates.exchange, 0.9)):
         assert binomtest(int(drawn.sum()), 20000, rate).pvalue > 1e-4
 
@@ -169,7 +176,7 @@ def erase_loop(height, width, rng):
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_erased_rectangles_follow_the_published_loop(height, width):
-    draws = Augmentation(erase=1.0).draw(30000, height, width, 0, generator(2))
+    draws = Augmentation(erase=1.0).draw(height, width, leading(0, 30000), generator(2))
     assert draws.erase.all()
     ours = draws.erase_box.numpy()
     rng = random.Random(0)
@@ -194,7 +201,7 @@ def test_erased_rectangles_follow_the_published_loop(height, width):
 def test_erasing_happens_half_the_time_and_as_often_as_something_fits(many):
     assert binomtest(int(many.erase.sum()), 20000, 0.5).pvalue > 1e-4
     # On an image 2 pixels wide only a width of 1 fits, which a flat one hardly ever gets.
-    draws = Augmentation(erase=1.0).draw(4000, 2, 40, 0, generator())
+    draws = Augmentation(erase=1.0).draw(2, 40, leading(0, 4000), generator())
     rng = random.Random(1)
     loop = [erase_loop(2, 40, rng) for _ in range(4000)]
     assert draws.erase.float().mean() == pytest.approx(np.mean([box is not None for box in loop]), abs=0.02)

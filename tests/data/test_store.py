@@ -10,8 +10,24 @@ import pytest
 from PIL import Image
 
 from bdlf.data import store
-from bdlf.data.store import open_store
+from bdlf.data.store import cache_folder, open_store
 from bdlf.system.errors import InputError
+
+
+@pytest.mark.parametrize(("caches", "home", "folder"), [("", "/h", "/h/.cache/bdlf"), ("/c", "/h", "/c/bdlf")])
+def test_the_cache_is_in_the_users_folder_for_caches(caches, home, folder, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", caches)
+    monkeypatch.setenv("HOME", home)
+    assert cache_folder() == folder
+
+
+def test_without_a_home_the_remedy_is_another_cache(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as where no home folder is known
+    with pytest.raises(InputError, match=r"data\.cache_dir="):
+        cache_folder()
+
 
 NAMES = ["a/rgb.jpg", "a/gray.png", "b/palette.png", "b/alpha.PNG", "b/exact.bmp"]
 
@@ -30,10 +46,8 @@ def tree(tmp_path):
     return root, make_listing(NAMES)
 
 
-def make_listing(paths, name="sysu"):
-    result = pd.DataFrame({"path": paths, "pid": range(len(paths)), "camid": 1, "modality": "vis", "split": "train"})
-    result.attrs["name"] = name
-    return result
+def make_listing(paths):
+    return pd.DataFrame({"path": paths, "pid": range(len(paths)), "camid": 1, "modality": "vis", "split": "train"})
 
 
 def reference(root, paths, height=12, width=8):
@@ -80,16 +94,17 @@ def test_whatever_changes_the_pixels_changes_the_cache(tree, tmp_path, decoded):
     cache = tmp_path / "cache"
     open_store(listing, root, 12, 8, cache_dir=cache)
 
-    def decodes(listing=listing, height=12, width=8):
+    def decodes(listing=listing, height=12, width=8, **options):
         decoded.clear()
-        images = open_store(listing, root, height, width, cache_dir=cache)
+        images = open_store(listing, root, height, width, cache_dir=cache, **options)
         assert np.array_equal(images, reference(root, listing["path"], height, width))
         return len(decoded) == len(listing)
 
     assert decodes(height=8, width=12)
     assert decodes(make_listing(NAMES[::-1]))
     assert decodes(make_listing(NAMES[:-1]))
-    assert decodes(make_listing(NAMES, name="llcm"))
+    assert decodes(name="llcm")
+    assert len(list(cache.glob("llcm-12x8-*.npy"))) == 1
     file = root / "b/exact.bmp"
     time = file.stat().st_mtime_ns
     content = bytearray(file.read_bytes())
@@ -222,8 +237,7 @@ def drawing(value=0, seen=None):
 def test_a_rendered_listing_is_drawn_once_and_anew_when_rows_or_drawing_change(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_CHUNK", 7)
     paths = [f"{k}.png" for k in range(20)]
-    listing, seen = make_listing(paths, "synthetic").assign(hair=0.5), []
-    listing.attrs["name"] = "synthetic"
+    listing, seen = make_listing(paths).assign(hair=0.5), []
 
     def drawn(listing, value=0):
         seen.clear()
@@ -250,7 +264,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path):
             raise KeyboardInterrupt
         return drawing()(rows, height, width)
 
-    listing = make_listing(["0.png", "1.png"], "synthetic")
+    listing = make_listing(["0.png", "1.png"])
     with pytest.raises(KeyboardInterrupt):
         open_store(listing, None, 4, 3, cache_dir=tmp_path, render=render)
     assert not [*tmp_path.iterdir()]

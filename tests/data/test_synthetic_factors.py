@@ -28,7 +28,6 @@ def listing() -> pd.DataFrame:
 
 def test_columns_and_order(listing: pd.DataFrame) -> None:
     assert list(listing.columns) == ["path", "pid", "camid", "modality", "split", *FACTOR_KINDS]
-    assert listing.attrs["name"] == "synthetic"
     assert listing.index.equals(pd.RangeIndex(60 * 8))
     assert listing["pid"].dtype == np.int64
     assert listing["camid"].dtype == np.int64

@@ -129,9 +129,7 @@ def test_every_mode_is_read_by_its_rule_or_refused(mode, tmp_path):
 
 
 def listed(paths, modality="ir"):
-    table = pd.DataFrame({"path": paths, "pid": 1, "camid": 1, "modality": modality, "split": "train"})
-    table.attrs["name"] = "regdb"
-    return table
+    return pd.DataFrame({"path": paths, "pid": 1, "camid": 1, "modality": modality, "split": "train"})
 
 
 def save_wide(file, values, dtype=np.uint16):

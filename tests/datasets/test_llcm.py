@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from bdlf.data import listing
+from bdlf.datasets.table import read_table
 from bdlf.system.errors import InputError
 
 
@@ -21,13 +22,13 @@ def test_training_images_by_index_and_test_images_by_folder(llcm_root):
             path = f"test_{word}/cam{camera}/{pid:04d}/{pid:04d}_c{camera:02d}_s100_f5_{word}.jpg"
             expected.append((path, pid, camera, "vis" if word == "vis" else "ir", "test"))
     assert list(table.itertuples(index=False, name=None)) == expected
-    assert table.attrs == {"name": "llcm", "passed_over": []}
+    assert read_table("llcm", llcm_root)[1] == []
 
 
 def test_what_is_passed_over_in_either_half_is_named(llcm_root):
     (llcm_root / "nir/0002/Thumbs.db").write_text("x")
     (llcm_root / "test_vis/cam8/0005/list.txt").write_text("x")
-    assert listing("llcm", llcm_root).attrs["passed_over"] == ["nir/0002/Thumbs.db", "test_vis/cam8/0005/list.txt"]
+    assert read_table("llcm", llcm_root)[1] == ["nir/0002/Thumbs.db", "test_vis/cam8/0005/list.txt"]
 
 
 def replace(root, old, new):

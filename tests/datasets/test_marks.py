@@ -60,7 +60,6 @@ def opened(tmp_path, caplog):
                 kind(tmp_path / name, k)
         table = pd.DataFrame({"path": [row[0] for row in rows], "modality": [row[1] for row in rows], "pid": 1})
         table = table.assign(camid=1, split="train")
-        table.attrs["name"] = "regdb"
         caplog.clear()
         open_store(table, tmp_path, 12, 8, cache_dir=tmp_path / "cache")
         return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

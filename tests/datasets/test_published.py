@@ -6,32 +6,25 @@ import shutil
 import pytest
 
 from bdlf.data import listing
-from bdlf.datasets.checking.published import (
-    PROTOCOL_SIZES,
-    PUBLISHED,
-    Published,
-    Size,
-    compare,
-    published,
-    quick_findings,
-    sizes_of,
-)
+from bdlf.datasets import DATASETS
+from bdlf.datasets.checking.published import compare, published, quick_findings, sizes_of
+from bdlf.datasets.description import Published, Size
 from bdlf.system.errors import InputError
 
 
 def images(name: str, split: str, modality: str | None) -> int:
-    return PUBLISHED[name].sizes[split, modality, None].images
+    return DATASETS[name].published.sizes[split, modality, None].images
 
 
 def test_sums_are_those_that_the_papers_give():
-    sysu = PUBLISHED["sysu"].sizes
+    sysu = DATASETS["sysu"].published.sizes
     assert sum(size.identities for (_, modality, _), size in sysu.items() if modality is None) == 491
     assert [sum(images("sysu", split, kind) for split in ("train", "val")) for kind in ("vis", "ir")] == [22258, 11909]
     assert (images("sysu", "test", "vis"), images("sysu", "test", "ir")) == (6775, 3803)
     of_unlisted = 1118
     assert sum(images("sysu", split, None) for split in ("train", "val", "test")) + of_unlisted == 45863
     assert {images("regdb", half, kind) for half in ("train", "test") for kind in ("vis", "ir")} == {2060}
-    llcm = PUBLISHED["llcm"].sizes
+    llcm = DATASETS["llcm"].published.sizes
     assert sum(llcm[split, None, None].images for split in ("train", "test")) == 46767
     assert sum(llcm[split, None, None].identities for split in ("train", "test")) == 1064
     for split in ("train", "test"):
@@ -39,9 +32,10 @@ def test_sums_are_those_that_the_papers_give():
 
 
 def test_queries_are_the_published_test_images():
-    for name, protocols in PROTOCOL_SIZES.items():
-        for protocol, (queries, _) in protocols.items():
+    for name, dataset in DATASETS.items():
+        for protocol, (queries, _) in dataset.protocol.sizes.items():
             assert queries == images(name, "test", protocol.split("_to_")[0])
+    assert [len(dataset.protocol.sizes) for dataset in DATASETS.values()] == [6, 2, 2, 0]
 
 
 def test_sizes_of_each_split_modality_and_camera(sysu_root):
@@ -71,14 +65,13 @@ def test_the_finest_difference_is_named_and_its_sums_are_not():
 def test_a_tree_of_ours_is_compared_with_its_record(written_tree):
     tree = written_tree("sysu")
     whole = listing("sysu", tree.root)
-    assert quick_findings(whole, tree.root) == []
+    assert quick_findings(whole, tree.root, "sysu") == []
     test = listing("sysu", tree.root, splits=("test",))
-    assert quick_findings(test, tree.root) == []
-    (line,) = quick_findings(whole.drop(index=whole.index[whole["split"] == "val"][0]), tree.root)
+    assert quick_findings(test, tree.root, "sysu") == []
+    (line,) = quick_findings(whole.drop(index=whole.index[whole["split"] == "val"][0]), tree.root, "sysu")
     assert ": 1 missing" in line and line.startswith("val infrared camera 3")
-    assert (
-        quick_findings(listing("synthetic", None, synthetic={"train_identities": 3, "test_identities": 2}), None) == []
-    )
+    drawn = listing("synthetic", None, synthetic={"train_identities": 3, "test_identities": 2})
+    assert quick_findings(drawn, None, "synthetic") == []
 
 
 def test_other_records_are_refused_with_the_remedy(written_tree):
@@ -90,7 +83,7 @@ def test_other_records_are_refused_with_the_remedy(written_tree):
     with pytest.raises(InputError, match=r"schema 1, here 2\): write the tree again"):
         published("llcm", tree.root)
     tree.put("synthetic.json", "[]")
-    assert len(quick_findings(listing("llcm", tree.root), tree.root)) == 1
+    assert len(quick_findings(listing("llcm", tree.root), tree.root, "llcm")) == 1
 
 
 @pytest.mark.parametrize("layout", ["sysu", "regdb", "llcm"])
@@ -108,7 +101,6 @@ def test_only_the_asked_splits_are_read(written_tree, layout):
         shutil.rmtree(tree / "nir")
     test = listing(layout, tree.root, splits=("test",))
     assert list(test["path"]) == list(whole["path"][whole["split"] == "test"])
-    assert test.attrs == {"name": layout, "passed_over": []}
     with pytest.raises(InputError):
         listing(layout, tree.root)
     with pytest.raises(InputError, match=f"{layout} has no split 'query': choose of .*train"):

@@ -4,6 +4,7 @@ import pytest
 
 from bdlf.data import listing
 from bdlf.datasets.problems import Collected
+from bdlf.datasets.table import read_table
 from bdlf.system.errors import InputError
 
 
@@ -18,15 +19,15 @@ def test_both_halves_of_a_split_with_the_folders_number_as_pid(regdb_root, split
         for frame in ("00004", "00017")
     ]
     assert list(table.itertuples(index=False, name=None)) == expected
-    assert table.attrs == {"name": "regdb", "passed_over": []}
+    assert read_table("regdb", regdb_root, split=split)[1] == []
 
 
 def test_stray_files_are_named_and_an_unlisted_image_is_not_in_the_split(regdb_root):
     before = listing("regdb", regdb_root)
     (regdb_root / "Thermal/3/Thumbs.db").write_text("x")
     (regdb_root / "Thermal/3/unlisted.bmp").write_text("x")
-    after = listing("regdb", regdb_root)
-    assert after.attrs["passed_over"] == ["Thermal/3/Thumbs.db"]
+    after, passed_over = read_table("regdb", regdb_root)
+    assert passed_over == ["Thermal/3/Thumbs.db"]
     assert list(after["path"]) == list(before["path"])
 
 

@@ -13,6 +13,7 @@ from bdlf.data import listing
 from bdlf.datasets.checking import inspection
 from bdlf.datasets.problems import STRICT, Collected
 from bdlf.datasets.sysu import PERMUTATIONS, read_permutations
+from bdlf.datasets.table import read_table
 from bdlf.system.errors import InputError
 
 
@@ -29,7 +30,7 @@ def test_every_image_of_the_three_splits_once_in_order(sysu_root):
     assert list(table.itertuples(index=False, name=None)) == expected
     assert list(table.index) == list(range(len(expected)))
     assert table["pid"].dtype == table["camid"].dtype == np.int64
-    assert table.attrs == {"name": "sysu", "passed_over": []}
+    assert read_table("sysu", sysu_root)[1] == []
 
 
 def test_only_image_files_are_listed_and_the_rest_is_named(sysu_root):
@@ -39,12 +40,12 @@ def test_only_image_files_are_listed_and_the_rest_is_named(sysu_root):
     (folder / "more").mkdir()
     for name in ("0003.JPG", "0004.jpeg", "0005.Png", "0006.bmp"):
         (folder / name).write_text("x")
-    table = listing("sysu", sysu_root)
+    table, passed_over = read_table("sysu", sysu_root)
     assert [path[10:] for path in table["path"] if path.startswith("cam2/0001")] == [
         *("0001.jpg", "0002.jpg", "0003.JPG", "0004.jpeg", "0005.Png", "0006.bmp")
     ]
     others = [".hidden.jpg", "Thumbs.db", "more", "notes.txt"]
-    assert table.attrs["passed_over"] == [f"cam2/0001/{name}" for name in others]
+    assert passed_over == [f"cam2/0001/{name}" for name in others]
 
 
 def write(root, name, text):

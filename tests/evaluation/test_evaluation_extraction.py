@@ -20,12 +20,18 @@ class Counted:
     """A linear map of the pixels, not symmetric in them, that remembers the batches it saw."""
 
     def __init__(self):
-        self.sizes = []
+        self.sizes, self.modalities = [], []
 
-    def __call__(self, images):
+    def __call__(self, images, modality):
+        self.modalities.append(modality)
         assert images.dtype == torch.float32 and torch.is_inference_mode_enabled()
         self.sizes.append(len(images))
         return images.flatten(1) @ WEIGHT
+
+
+def alike(rows):
+    """Rows, and a modality that they share."""
+    return rows, np.full(len(rows), "vis")
 
 
 def one_by_one(rows, flip):
@@ -44,16 +50,32 @@ def one_by_one(rows, flip):
 def test_every_distinct_row_is_embedded_once(flip, sizes):
     rows = np.array([7, 2, 7, 0, 8, 2, 3])  # five distinct ones, out of order
     embed = Counted()
-    features = extract(embed, IMAGES, rows, batch_size=2, flip=flip)
+    features = extract(embed, IMAGES, *alike(rows), batch_size=2, flip=flip)
     assert embed.sizes == sizes
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, one_by_one(rows, flip), atol=1e-6)
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_each_modality_is_embedded_in_batches_of_its_own(flip):
+    rows = np.array([7, 2, 7, 0, 8, 3])
+    modalities = np.array(["ir", "vis", "ir", "vis", "ir", "vis"])
+    seen = []
+
+    def embed(images, modality):
+        seen.append((modality, len(images)))
+        return images.flatten(1) @ WEIGHT * (-1 if modality == "ir" else 1)  # another network for the infrared
+
+    features = extract(embed, IMAGES, rows, modalities, batch_size=2, flip=flip)
+    sign = np.where(modalities == "ir", -1, 1)[:, None]
+    np.testing.assert_allclose(features, sign * one_by_one(rows, flip), atol=1e-6)
+    assert seen == [one for one in [("ir", 2), ("vis", 2), ("vis", 1)] for _ in range(2 if flip else 1)]
+
+
 def test_reads_a_memory_map_and_flips_by_default(tmp_path):
     np.save(tmp_path / "store.npy", STORE)
     store = np.load(tmp_path / "store.npy", mmap_mode="r")
-    features = extract(Counted(), Images(store, "cpu"), np.arange(9), batch_size=4)
+    features = extract(Counted(), Images(store, "cpu"), *alike(np.arange(9)), batch_size=4)
     np.testing.assert_allclose(features, one_by_one(range(9), flip=True), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
 
@@ -69,7 +91,7 @@ def test_wherever_the_images_lie_the_features_are_those_of_one_batch_after_the_o
             found.append(batch.flatten(1) @ WEIGHT + batch.flip(3).flatten(1) @ WEIGHT)
     expected = torch.cat(found).double()
     expected = (expected / expected.norm(dim=1, keepdim=True)).float().numpy()[np.searchsorted(distinct, rows)]
-    features = extract(Counted(), Images(STORE, "cpu", cache), rows, batch_size=batch_size)
+    features = extract(Counted(), Images(STORE, "cpu", cache), *alike(rows), batch_size=batch_size)
     assert np.array_equal(features, expected)
 
 
@@ -77,9 +99,9 @@ def test_length_is_taken_in_full_precision():
     """Half-precision features whose squares overflow, or vanish, in half precision; float32 ones that do in float32."""
     for size, dtype in ((300.0, torch.float16), (1e-4, torch.float16), (1e30, torch.float32), (1e-30, torch.float32)):
         features = extract(
-            lambda images, size=size, dtype=dtype: torch.full((len(images), 4), size, dtype=dtype),
+            lambda images, modality, size=size, dtype=dtype: torch.full((len(images), 4), size, dtype=dtype),
             IMAGES,
-            np.array([1, 5]),
+            *alike(np.array([1, 5])),
             batch_size=2,
         )
         np.testing.assert_allclose(features, np.full((2, 4), 0.5), rtol=1e-6)
@@ -89,14 +111,14 @@ def test_length_is_taken_in_full_precision():
 def test_a_feature_without_direction_is_refused(value):
     bad = torch.from_numpy(STORE[6:7].copy())
 
-    def embed(images):
+    def embed(images, modality):
         features = images.flatten(1) @ WEIGHT
         features[(images == normalize(bad)).flatten(1).all(dim=1)] = value
         return features
 
-    assert extract(embed, IMAGES, np.array([1, 5]), batch_size=2, flip=False).shape == (2, 5)
+    assert extract(embed, IMAGES, *alike(np.array([1, 5])), batch_size=2, flip=False).shape == (2, 5)
     with pytest.raises(InputError, match="features of 1 of 3 images, row 6 first, are not finite or of length 0"):
-        extract(embed, IMAGES, np.array([8, 6, 1]), batch_size=2, flip=False)
+        extract(embed, IMAGES, *alike(np.array([8, 6, 1])), batch_size=2, flip=False)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +126,4 @@ def test_a_feature_without_direction_is_refused(value):
 )
 def test_rows_that_are_not_there_are_refused(rows, message):
     with pytest.raises(InputError, match=message):
-        extract(Counted(), IMAGES, np.array(rows, dtype=np.int64), batch_size=2)
+        extract(Counted(), IMAGES, *alike(np.array(rows, dtype=np.int64)), batch_size=2)

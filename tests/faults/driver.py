@@ -23,24 +23,26 @@ import torch
 from disk import Disk
 from omegaconf import DictConfig
 
-from bdlf import parts, train
+from bdlf import train
 from bdlf.commandline.command import _run_job
 from bdlf.config import Config, config_folder
 from bdlf.data import store
-from bdlf.runs import metrics_log, record, selected, table, tracker
-from bdlf.training import ema, loop, saving, scoring
+from bdlf.running import job
+from bdlf.running import training as story
+from bdlf.runs import metrics_log, table, tracker
+from bdlf.training import ema, loop, saving, scoring, selected
 
 PHASES = [
     ("elsewhere", None, ""),
-    ("parts", parts.Parts, "__init__"),
+    ("parts", job, "prepare"),
     ("image cache", store, "_write"),
     ("step", loop.Stepper, "step"),
     ("checkpoint", saving.Saver, "save"),
     ("scoring", scoring.Scorer, "after_epoch"),
     ("chosen weights", selected.SelectedWeights, "keep"),
     ("metrics", metrics_log.MetricsLog, "amend"),
-    ("queries", record, "write_per_query"),
-    ("result", record, "write_result"),
+    ("queries", story, "write_per_query"),
+    ("result", story, "write_result"),
 ]
 """What a run may be at, and the function that it is in then; the last one entered counts."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import onnxruntime
 import pytest
 import torch
 
-from bdlf.methods.bdlf import BDLF, BegOptions, DetailOptions
+from bdlf.config.schema import Beg, Dfe
+from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.system.errors import InputError
@@ -16,12 +18,11 @@ EVERYTHING = {
     "features": {"comprehensive_pooled", "detail", "detail_projected", "base", "projection"},
     "logits": {"comprehensive", "base", "fused", "detail", "detail_projected"},
 }
-SMALL = DetailOptions(blocks=2)
 
 
-def network(stage: int = 3, **given) -> BDLF:
+def network(**given) -> BDLF:
     torch.manual_seed(0)
-    return BDLF(Backbone("resnet10"), 7, stage=stage, detail=SMALL, **{**EVERYTHING, **given})
+    return BDLF(Backbone("resnet10"), 7, **{**EVERYTHING, "dfe": Dfe(blocks=2), **given})
 
 
 def images(rows: int = 6) -> torch.Tensor:
@@ -71,7 +72,7 @@ def test_only_what_is_needed_is_built_and_all_of_it_is_given(features, logits, m
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
 def test_shapes_and_gradients_at_every_stage(stage):
-    model = network(stage)
+    model = network(dfe=Dfe(stage=stage, blocks=2))
     embeddings = model(images(), torch.tensor([0, 1, 2] * 2))
     rows = dict.fromkeys(("comprehensive_pooled", "comprehensive", "detail", "detail_projected", "base"), 6)
     for name, count in {**rows, "fused": 3, "projection": 512}.items():
@@ -98,7 +99,7 @@ def test_features_are_related_as_in_equations_1_and_9_and_classified_by_their_cl
     assert torch.allclose(out.detail_projected, Z @ P)
     assert torch.allclose(out.base, Z @ (torch.eye(512).double() - P))
     assert torch.allclose(out.fused, model.fusion(out.base))
-    detail, attention = model.detail(model.backbone.fore(images().double(), 3))
+    detail, attention = model.detail(model.detail.pool(model.backbone.fore(images().double(), 3)))
     assert torch.allclose(out.detail, detail) and torch.allclose(out.attention, attention)
     for name in ("comprehensive", "base", "fused"):
         assert torch.allclose(out.logits[name], getattr(out, name) @ model.classifier.weight.T)
@@ -113,24 +114,26 @@ def test_embed_is_z_row_by_row_in_any_number_and_order():
         out = model(images())
         for feature, expected in {"after_bn": out.comprehensive, "before_bn": out.comprehensive_pooled}.items():
             for rows in ([4], [5, 0, 2]):
-                assert torch.allclose(model.embed(images()[rows], feature), expected[rows], atol=1e-5)
+                assert torch.allclose(model.embed(images()[rows], "ir", feature), expected[rows], atol=1e-5)
+    with pytest.raises(InputError, match="modality='nir' is not known; known: vis, ir"):
+        model.embed(images(), "nir")
     with pytest.raises(InputError, match="after_bn, before_bn"):
-        model.embed(images(), "middle")
+        model.embed(images(), "ir", "middle")
     with pytest.raises(RuntimeError, match="eval"):
-        model.train().embed(images())
+        model.train().embed(images(), "vis")
 
 
 def test_embed_evaluates_neither_branch_nor_heads():
     model = network().eval()
-    whole = model.embed(images())
+    whole = model.embed(images(), "vis")
     model.detail = model.projection = model.fusion = model.classifier = model.classifier_detail = None
-    assert torch.equal(model.embed(images()), whole)
+    assert torch.equal(model.embed(images(), "vis"), whole)
 
 
 def test_labels_reach_the_mask_of_the_attention():
     torch.manual_seed(0)
-    masked = DetailOptions(blocks=1, mask_own_identity=True)
-    model = BDLF(Backbone("resnet10"), 7, features={"detail"}, logits=set(), detail=masked)
+    masked = Dfe(blocks=1, mask_own_identity=True)
+    model = BDLF(Backbone("resnet10"), 7, features={"detail"}, logits=set(), dfe=masked)
     attention = model(images(), torch.tensor([3, 5, 5] * 2)).attention
     own = torch.eye(3) + torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0]])
     assert torch.equal((attention == 0).float(), own.repeat(2, 1))
@@ -142,7 +145,7 @@ def test_options_reach_the_branches():
         Backbone("resnet10"),
         7,
         **EVERYTHING,
-        detail=DetailOptions(
+        dfe=Dfe(
             blocks=3,
             scale="exp",
             init="default",
@@ -151,7 +154,7 @@ def test_options_reach_the_branches():
             mask_own_identity=True,
             norm="shared",
         ),
-        beg=BegOptions(projection="orthogonal", fusion_scaled=False, fusion_zero_value=False),
+        beg=Beg(projection="orthogonal", fusion_scaled=False, fusion_zero_value=False),
     )
     chain, attention = model.detail.chain, model.detail.attention
     assert len(chain.couplings) == 3 and chain.couplings[2].scale == "exp"
@@ -159,7 +162,7 @@ def test_options_reach_the_branches():
     assert attention.factor == 1 and attention.mask_own_identity and not attention.value.weight.any()
     assert len(model.detail.norms) == 1
     assert model.projection.form == "orthogonal" and not model.fusion.scaled and model.fusion.Pv.any()
-    kaiming = network(features={"projection"}, logits=set(), beg=BegOptions(init="kaiming")).projection()
+    kaiming = network(features={"projection"}, logits=set(), beg=Beg(init="kaiming")).projection()
     assert (kaiming - kaiming.T).abs().max() > 0.01
 
 
@@ -177,7 +180,7 @@ def test_defaults_are_the_stable_forms():
 
 @pytest.mark.parametrize("form", ["free", "orthogonal"])
 def test_parameter_groups_are_disjoint_and_complete(form):
-    model = network(beg=BegOptions(projection=form))
+    model = network(beg=Beg(projection=form))
     groups = model.parameter_groups()
     assert list(groups) == ["backbone", "heads", "projection"]
     grouped = [id(parameter) for group in groups.values() for parameter in group]
@@ -218,7 +221,7 @@ def test_autocast_leaves_projection_fusion_and_heads_in_float32():
     [
         ({"features": {"attention"}}, "feature='attention'.*comprehensive_pooled, comprehensive, base, fused"),
         ({"logits": {"projection"}}, "logits='projection'.*detail_projected"),
-        ({"stage": 5}, "dfe.stage=5"),
+        ({"dfe": Dfe(stage=5)}, "dfe.stage=5"),
     ],
 )
 def test_unknown_names_are_listed_with_the_known(options, named):
@@ -229,3 +232,48 @@ def test_unknown_names_are_listed_with_the_known(options, named):
 def test_an_odd_batch_has_no_halves():
     with pytest.raises(InputError, match="5 images"):
         network()(images(5))
+
+
+def test_rows_act_on_each_image_and_the_rest_on_the_whole_batch():
+    model = network().eval()
+    with torch.no_grad():
+        whole = model.rows(images())
+        assert {name: len(rows) for name, rows in whole.items()} == {"pooled": 6, "detail": 6}
+        shares = [model.rows(images()[rows]) for rows in ([0, 3], [1, 2, 4, 5])]
+        for name, rows in whole.items():
+            order = torch.tensor([0, 3, 1, 2, 4, 5]).argsort()
+            assert torch.allclose(torch.cat([share[name] for share in shares])[order], rows, atol=1e-5)
+        labels = torch.tensor([0, 1, 2] * 2)
+        together, at_once = model.batch(whole, labels), model(images(), labels)
+    for name in given(at_once):
+        assert torch.equal(getattr(together, name), getattr(at_once, name)), name
+    assert together.blocks == tuple(view.name for view in BDLF.views) == ("vis", "ir")
+
+
+def test_the_embedder_is_inference_alone_and_shares_its_weights():
+    model = network().eval()
+    embedder = model.embedder
+    assert {name.partition(".")[0] for name in embedder.state_dict()} == {"backbone", "neck"}
+    assert not embedder.training and embedder.neck is model.neck
+    assert {id(one) for one in embedder.parameters()} <= {id(one) for one in model.parameters()}
+    assert "embedder" not in dict(model.named_modules())
+
+
+def test_the_embedder_is_exported_by_torch():
+    embedder = network().eval().embedder
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(embedder, (images(2),), dynamic_shapes=({0: batch},))
+    assert {name.partition(".")[0] for name in program.state_dict} == {"backbone", "neck"}
+    with torch.no_grad():
+        assert torch.allclose(program.module()(images(5)), embedder(images(5)), atol=1e-5)
+
+
+def test_the_embedder_is_exported_to_onnx(tmp_path):
+    embedder = network().eval().embedder
+    file = tmp_path / "embedder.onnx"
+    axis = {0: torch.export.Dim("batch", min=1, max=64)}
+    torch.onnx.export(embedder, (images(2),), str(file), dynamic_shapes=(axis,), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images(5).numpy()})
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(found), embedder(images(5)), atol=1e-4)

@@ -9,14 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bdlf.methods.bdlf import (
-    CrossAttention,
-    DetailExtractor,
-    DetailOptions,
-    InvertedResidual,
-    InvertibleBlock,
-    InvertibleChain,
-)
+from bdlf.config.schema import Dfe
+from bdlf.methods.bdlf import CrossAttention, DetailExtractor, InvertedResidual, InvertibleBlock, InvertibleChain
 from bdlf.methods.bdlf.dfe import _Pad, _Relu6
 from bdlf.system.errors import InputError
 
@@ -222,12 +216,12 @@ def test_the_mask_needs_labels_of_two_identities():
 
 def extractor(**options) -> DetailExtractor:
     torch.manual_seed(0)
-    return perturbed(DetailExtractor(4, 10, DetailOptions(blocks=2, init="default", **options)))
+    return perturbed(DetailExtractor(4, 10, Dfe(blocks=2, init="default", **options)))
 
 
 def test_detail_is_blocks_pooling_attention_width_and_batchnorm():
     detail, maps = extractor(norm="shared"), random(6, 4, 3, 2)
-    out, weights = detail(maps)
+    out, weights = detail(detail.pool(maps))
     pooled = detail.chain(maps).mean(dim=(2, 3))
     attended, expected_weights = detail.attention(pooled)
     wide = attended @ detail.widen.weight.T
@@ -241,17 +235,17 @@ def test_detail_of_a_row_depends_on_the_other_modality_only_through_attention():
     detail, maps = extractor().eval(), random(6, 4, 3, 2)
     changed = maps.clone()
     changed[5] += random(4, 3, 2, seed=9)
-    moved = (detail(maps)[0] - detail(changed)[0]).abs().amax(dim=1) > 1e-9
+    moved = (detail(detail.pool(maps))[0] - detail(detail.pool(changed))[0]).abs().amax(dim=1) > 1e-9
     assert moved.tolist() == [True, True, True, False, False, True]
     kept = (detail.maps(maps) - detail.maps(changed)).flatten(1).abs().amax(dim=1) > 0
     assert kept.tolist() == [False] * 5 + [True]
 
 
 def test_without_invertible_blocks_there_is_neither_block_nor_attention():
-    detail, maps = extractor(invertible=False, norm="shared"), random(6, 4, 3, 2)
+    detail, maps = extractor(enabled=False, norm="shared"), random(6, 4, 3, 2)
     assert {name.partition(".")[0] for name, _ in detail.named_parameters()} == {"widen", "norms"}
     assert torch.equal(detail.maps(maps), maps)
-    out, attention = detail(maps)
+    out, attention = detail(detail.pool(maps))
     wide = maps.mean(dim=(2, 3)) @ detail.widen.weight.T
     expected = F.batch_norm(wide, None, None, detail.norms[0].weight, training=True)
     assert attention is None and torch.allclose(out, expected)
@@ -262,7 +256,8 @@ def test_norm_per_modality_removes_each_modalitys_offset():
     maps[:6, 0] += 4
     apart = {}
     for norm in ("shared", "per_modality"):
-        visible, infrared = extractor(norm=norm, invertible=False)(maps)[0].chunk(2)
+        detail = extractor(norm=norm, enabled=False)
+        visible, infrared = detail(detail.pool(maps))[0].chunk(2)
         apart[norm] = (visible.mean(dim=0) - infrared.mean(dim=0)).abs().max().item()
     assert apart["shared"] > 0.5
     assert apart["per_modality"] < 1e-9
@@ -273,8 +268,9 @@ def test_from_the_pooling_on_detail_is_float32_under_autocast():
     maps = random(6, 4, 3, 2, dtype=torch.bfloat16)
     detail.maps = lambda intermediate: intermediate  # the part that autocast leaves alone
     with torch.autocast("cpu", torch.bfloat16):
-        out, attention = detail(maps)
-    expected, expected_attention = detail.double()(maps.double())
+        out, attention = detail(detail.pool(maps))
+    exact = detail.double()
+    expected, expected_attention = exact(exact.pool(maps.double()))
     assert out.dtype == attention.dtype == torch.float32
     assert torch.allclose(out.double(), expected, atol=1e-4)
     assert torch.allclose(attention.double(), expected_attention, atol=1e-6)
@@ -291,9 +287,9 @@ def test_from_the_pooling_on_detail_is_float32_under_autocast():
 )
 def test_unknown_options_are_named(options, named):
     with pytest.raises(InputError, match=named):
-        DetailExtractor(4, 10, DetailOptions(**options))
+        DetailExtractor(4, 10, Dfe(**options))
 
 
 def test_an_odd_width_cannot_be_halved():
     with pytest.raises(InputError, match="7 is odd"):
-        DetailExtractor(7, 10, DetailOptions())
+        DetailExtractor(7, 10, Dfe())

@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from bdlf.methods.bdlf import BDLF, DetailOptions, InvertedResidual, InvertibleChain
+from bdlf.config.schema import Dfe
+from bdlf.methods.bdlf import BDLF, InvertedResidual, InvertibleChain
 from bdlf.networks.backbone import Backbone
 
 
@@ -192,7 +193,7 @@ def test_a_step_of_the_whole_model(amp):
             7,
             features={"detail"},
             logits={"comprehensive", "detail", "base"},
-            detail=DetailOptions(blocks=2, init="default", recompute=recompute),
+            dfe=Dfe(blocks=2, init="default", recompute=recompute),
         )
         assert model.detail.chain.recompute == recompute
         images = random(6, 3, 32, 32, seed=1, dtype=torch.float32).contiguous(memory_format=torch.channels_last)

@@ -48,7 +48,7 @@ def test_inference_costs_what_a_plain_resnet_costs(name):
             logits={"comprehensive", "detail", "base", "fused"},
         ).eval()
     plain, model = plain.to_empty(device="cpu"), model.to_empty(device="cpu")
-    spent = flops(model.embed, images(2))
+    spent = flops(model.embed, images(2), "vis")
     assert spent == flops(plain, images(2)) > 0
     assert flops(model, images(2)) > 1.1 * spent  # the count sees the branches that embed() leaves out
 

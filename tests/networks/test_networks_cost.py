@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bdlf.methods.bdlf import BDLF, BegOptions, DetailOptions
+from bdlf.config.schema import Beg, Dfe
+from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.cost import gflops_per_image
 
@@ -17,9 +18,8 @@ def built(blocks: int) -> BDLF:
         5,
         features={"detail"},
         logits=set(),
-        stage=3,
-        detail=DetailOptions(blocks=blocks, mask_own_identity=True),
-        beg=BegOptions(),
+        dfe=Dfe(blocks=blocks, mask_own_identity=True),
+        beg=Beg(),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import bdlf
 from bdlf.reporting.families import TABLES
 from bdlf.reporting.gather import gather
 from bdlf.reporting.tables import blocks_of
@@ -20,6 +21,17 @@ def test_the_group_is_the_configuration_less_seed_and_split(fabricate, configure
     fabricate(configured(dataset__name="regdb", dfe__blocks=2))
     groups = gather([tmp_path]).frame.groupby("group").size()
     assert sorted(groups) == [1, 3]
+
+
+def test_the_package_gathers_from_another_working_directory(fabricate, configured, tmp_path, monkeypatch):
+    paths = [str(fabricate(configured(seed=seed))) for seed in (0, 1, 2)]
+    Path(paths[2], "result.json").write_text("{")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    with pytest.warns(UserWarning, match="seed2/result.json is not a readable JSON") as warned:
+        frame = bdlf.gather("../outputs")
+    assert frame["path"].tolist() == paths[:2] and len(warned) == 1
+    assert bdlf.gather([Path("../outputs", *Path(path).parts[-3:]) for path in paths[:2]]).equals(frame)
 
 
 def test_folders_that_cannot_be_read_stop_no_other(table2, fabricate, configured, tmp_path):

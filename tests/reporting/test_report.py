@@ -91,6 +91,7 @@ def test_everything_in_every_format(report, outputs, tmp_path):
         (["nowhere"], 2, ["nowhere is no folder"]),
         ([], 2, ["no folder is given"]),
         (["{}", "table=table9"], 2, ["table9", "table2"]),
+        (["{}", "table=table2\r"], 2, [r"table=table2\r is not known"]),  # of a script from Windows
         (["{}", "format=doc"], 2, ["doc", "md"]),
         (["{}", "--frobnicate"], 2, ["--frobnicate", "by="]),
         (["{}", "--table", "table2"], 2, ["--table is written table=... now"]),

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from bdlf import build
 from bdlf.data import listing
+from bdlf.experiment import Experiment
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_unknown_place_for_the_images_is_refused_before_they_are_read(
     tiny_run, command, tmp_path, folder_of, monkeypatch
 ):
     tiny_run()
-    monkeypatch.setattr(build, "build_store", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(Experiment, "store", lambda *_: pytest.fail("images were read"))
     code, _, err = command("evaluate", f"run={folder_of()}", "devices=cpu", "data.cache=ram")
     assert code == 2 and "data.cache='ram' is not known; known: auto, device, host, disk" in err, err
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf import build
+from bdlf import experiment
 from bdlf.runs import record, tracker
 from bdlf.runs.record import row_key
 from bdlf.scoring import missing_rows as rescoring
@@ -263,8 +263,8 @@ def test_an_unfinished_run_that_is_scored_at_its_end_may_be_scored_in_any_way(ti
 
 def test_a_finished_run_is_answered_without_building_anything(tiny_run, monkeypatch):
     tiny_run()
-    for name in ("build_model", "build_store", "build_settings", "build_partition"):
-        monkeypatch.setattr(build, name, lambda *_, **__: pytest.fail("something was built"))
+    for name in ("build_network", "open_store", "settings", "train_on_all"):
+        monkeypatch.setattr(experiment, name, lambda *_, **__: pytest.fail("something was built"))
     assert tiny_run("evaluation.direction=ir_to_vis")[0] == 0
 
 

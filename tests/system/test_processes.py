@@ -14,9 +14,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bdlf import build
 from bdlf.config import Config, config_folder
-from bdlf.system import processes
+from bdlf.system import device, processes
 from bdlf.system.errors import InputError
 from bdlf.training import loop
 
@@ -62,7 +61,8 @@ def test_a_run_is_one_process_and_silent_about_it_where_slurm_is(environment, co
         monkeypatch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fabric = build.build_fabric(config)
+        device.configure_process(devices="cpu")
+        fabric = device.fabric_of("cpu", "32-true")
     assert fabric.world_size == 1 and fabric.global_rank == 0 and fabric.device.type == "cpu"
     assert capfd.readouterr() == ("", "")
 
@@ -144,11 +144,10 @@ def test_threads_of_a_run_are_pytorchs_within_its_cores_and_the_users_before_all
     assert processes.default_threads(8, {**environment, "OMP_NUM_THREADS": "8"}) == 8
     before = torch.get_num_threads()
     try:
-        monkeypatch.setattr(build, "_THREADS", 3)
+        monkeypatch.setattr(device, "_THREADS", 3)
         for share, threads, used in (("2", None, 2), ("5", None, 3), ("1", 2, 2)):
             monkeypatch.setenv("SLURM_CPUS_PER_TASK", share)
-            config.threads = threads
-            build.build_fabric(config)
+            device.configure_process(devices="cpu", threads=threads)
             assert torch.get_num_threads() == used
     finally:
         torch.set_num_threads(before)

@@ -24,7 +24,7 @@ from bdlf.runs.findings_table import show_report
 from bdlf.runs.record import FIGURES
 from bdlf.runs.table import show_result
 from bdlf.system.screen import encodable, keep_going, unwritten
-from bdlf.system.screen_table import print_table
+from bdlf.system.screen_table import print_line, print_table
 
 WIDTHS = [200, 80, 60, 40]
 
@@ -212,6 +212,26 @@ def test_columns_that_can_be_spared_go_before_a_table_falls_apart():
     narrow = on_terminal(25, work)
     assert "published" not in "".join(narrow) and any("train" in line and "998" in line for line in narrow)
     assert "train" in "".join(on_terminal(14, work)) and "998" in "".join(on_terminal(14, work))
+
+
+def test_wide_signs_and_line_breaks_keep_a_table_straight():
+    rows = [["1", "数据 " * 12], ["2", "a\nb"], ["3", "é" * 3 + "e\u0301"]]
+    lines = on_terminal(40, lambda: print_table(["no", "text"], rows, title="of  all", figures=(0,), text=(1,)))
+    assert lines[0] == "of  all"
+    columns = [sum(2 if sign in "数据" else sign != "\u0301" for sign in line) for line in lines[1:]]
+    assert set(columns) == {40}, lines
+    assert sum("数" in line for line in lines) == 2 and any(line.startswith("│  2 │ a ") for line in lines)
+
+
+def test_a_line_is_broken_between_words_on_a_terminal_and_whole_in_a_file(capsys):
+    assert on_terminal(10, lambda: print_line("  one two-three four" + "x" * 12)) == [
+        "  one",
+        "two-three",
+        "fourxxxxxx",
+        "x" * 6,
+    ]
+    print_line("word " * 100)
+    assert capsys.readouterr().out == "word " * 100 + "\n"
 
 
 def test_signs_that_an_encoding_lacks_are_written_with_signs_that_it_has():

@@ -10,17 +10,20 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from bdlf.config.schema import Dfe
 from bdlf.data.augment import Augmentation
+from bdlf.data.batches import Batches, generator
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
-from bdlf.methods.bdlf import BDLF, DetailOptions
+from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.objective import Objective
 from bdlf.training.ema import Averaged
-from bdlf.training.loop import Progress, Recipe, _generator, fit
+from bdlf.training.loop import Progress, Recipe, fit
 from bdlf.training.nonfinite import NonFiniteError
+from bdlf.training.step import Learner
 
-NUMBERS = {_generator(0, number // 2, number % 2).initial_seed(): number for number in range(16)}
+NUMBERS = {generator(0, number // 2, number % 2).initial_seed(): number for number in range(16)}
 """Of the steps of a run, by the seed of their augmentation."""
 TERMS = {"id": 1.0, "tri": 1.0, "id_base": 1.0, "skd": 1.0, "id_detail": 1.0, "orth": 1.0}
 
@@ -42,40 +45,35 @@ class Run:
             4,
             features=self.objective.features,
             logits=self.objective.logits,
-            detail=DetailOptions(blocks=1),
+            dfe=Dfe(blocks=1),
         )
         groups = zip(self.network.parameter_groups().values(), scales, strict=True)
         self.model = self.fabric.setup_module(self.network)
         parts = [{"params": parameters, "lr_scale": scale} for parameters, scale in groups]
         self.optimizer = torch.optim.SGD(parts, lr=lr, momentum=0.9, fused=True)
         self.averaged = Averaged(self.network, 0.9)
-        self.recipe = Recipe(epochs=3, lr=lr, warmup_epochs=2, milestones=(2,), clip=clip, seed=0)
+        self.recipe = Recipe(epochs=3, lr=lr, warmup_epochs=2, milestones=(2,), on_nonfinite="stop")
+        self.clip = clip
         self.seen: list[torch.Tensor] = []
         self.augmentation = Augmentation(pad=2)
         self.now = -1  # number of the step that is being taken, over all epochs
 
     def fit(self, **options):
-        def spy(images, visible_rows, generator, *, out=None):
-            self.now = NUMBERS[generator.initial_seed()]
-            self.seen.append(images.clone())
-            out = self.augmentation(images, visible_rows, generator, out=out)
-            self.seen.append(out.clone())
-            return out
+        class Spy(Augmentation):
+            def __call__(spy, images, exchangeable, generator, *, out=None):
+                assert exchangeable.tolist() == [True] * 4 + [False] * 4
+                self.now = NUMBERS[generator.initial_seed()]
+                self.seen.append(images.clone())
+                out = super().__call__(images, exchangeable, generator, out=out)
+                self.seen.append(out.clone())
+                return out
 
-        return fit(
-            self.fabric,
-            self.model,
-            self.network,
-            self.optimizer,
-            self.averaged,
-            self.objective,
-            self.sampler,
-            spy,
-            Images(self.store, "cpu"),
-            self.rows,
-            self.recipe,
-            **options,
+        learner = Learner(
+            self.fabric, self.network, self.model, self.optimizer, self.objective, self.averaged, self.clip
         )
+        images = Images(self.store, "cpu")
+        batches = Batches(self.sampler, images, self.rows, Spy(pad=2), self.network.views, seed=0)
+        return fit(learner, batches, self.recipe, **options)
 
     def epochs(self, count: int = 1):
         steps = self.fit()
@@ -252,7 +250,7 @@ def test_when_the_host_looks_changes_nothing(look_every):
             np.repeat(np.arange(4), 4), np.tile(["vis", "vis", "ir", "ir"], 4), identities=2, images=2, steps=5
         )
         one.recipe = replace(one.recipe, on_nonfinite="skip")
-        NUMBERS.update({_generator(0, k // 5, k % 5).initial_seed(): k for k in range(15)})
+        NUMBERS.update({generator(0, k // 5, k % 5).initial_seed(): k for k in range(15)})
         poison(one, bad, "layer")
         records = [progress.record for progress in one.fit(**options)]
         return state(one), [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in records]

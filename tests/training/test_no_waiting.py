@@ -9,15 +9,17 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from bdlf.config.schema import Beg, Dfe
 from bdlf.data.augment import Augmentation
+from bdlf.data.batches import Batch, Batches
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
-from bdlf.methods.bdlf import BDLF, BegOptions, DetailOptions
+from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.objective import TERMS, Objective
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Recipe, fit
-from bdlf.training.step import Stepper
+from bdlf.training.step import Learner, Stepper
 
 ROWS = 8
 
@@ -53,21 +55,21 @@ def stepper(monkeypatch):
             4,
             features=objective.features,
             logits=objective.logits,
-            detail=DetailOptions(blocks=1, **options),
-            beg=BegOptions(init="kaiming"),
+            dfe=Dfe(blocks=1, **options),
+            beg=Beg(init="kaiming"),
         ).to("meta")
         plain = Plain(network)
         averaged = Averaged(network, 0.9)
         assert not averaged.n_averaged.is_meta, "or counting would wait"
-        return plain, Stepper(plain, network, network, plain, averaged, objective, 10.0)
+        return plain, Stepper(Learner(plain, network, network, plain, objective, averaged, 10.0))
 
     return make
 
 
 def batch(device):
     images = torch.zeros(ROWS, 32, 16, 3, dtype=torch.uint8, device=device)
-    pixels = Augmentation(pad=2)(images, ROWS // 2, torch.Generator().manual_seed(0))
-    return pixels, torch.zeros(ROWS, dtype=torch.int64, device=device)
+    pixels = Augmentation(pad=2)(images, torch.arange(ROWS) < ROWS // 2, torch.Generator().manual_seed(0))
+    return Batch(pixels, torch.zeros(ROWS, dtype=torch.int64, device=device))
 
 
 @pytest.mark.parametrize("options", [{}, {"mask_own_identity": True}, {"norm": "shared"}])
@@ -75,7 +77,7 @@ def test_a_step_does_not_look_at_any_value(stepper, options):
     plain, one = stepper(**options)
     one.begin({})
     for progress in (0.1, 0.5):
-        one.step(*batch("meta"), progress)
+        one.step(batch("meta"), progress)
     assert plain.stepped == 2
     with pytest.raises(RuntimeError, match="meta"):
         one.look()
@@ -92,7 +94,7 @@ def test_on_a_gpu_nothing_waits_between_looks(look_every, monkeypatch):
     optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, fused=True)
     sampler = IdentitySampler(np.repeat(np.arange(4), 4), np.tile(["vis", "ir"], 8), identities=2, images=2, steps=8)
     store = np.random.default_rng(0).integers(0, 256, (16, 64, 32, 3), dtype=np.uint8)
-    recipe = Recipe(epochs=2, lr=0.01, warmup_epochs=0, milestones=(), clip=10.0, seed=0)
+    recipe = Recipe(epochs=2, lr=0.01, warmup_epochs=0, milestones=(), on_nonfinite="stop")
     taken, looked = Stepper.step, Stepper.look
 
     def step(self, *arguments):
@@ -111,8 +113,10 @@ def test_on_a_gpu_nothing_waits_between_looks(look_every, monkeypatch):
     images = Images(store, fabric.device, "device")
     progress = list(
         fit(
-            fabric, model, network, optimizer, averaged, objective, sampler, Augmentation(pad=2), images,
-            np.arange(16), recipe, look_every=look_every,
+            Learner(fabric, network, model, optimizer, objective, averaged, 10.0),
+            Batches(sampler, images, np.arange(16), Augmentation(pad=2), network.views, seed=0),
+            recipe,
+            look_every=look_every,
         )
-    )  # fmt: skip
+    )
     assert progress[-1].epoch == 2 and int(averaged.n_averaged) == 16

@@ -9,13 +9,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from bdlf import build
-from bdlf.config import Config
-from bdlf.methods.bdlf import BDLF, DetailOptions
+from bdlf.config.schema import Dfe
+from bdlf.data.batches import Batch
+from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.objective import TERMS, Objective
 from bdlf.training.ema import Averaged
-from bdlf.training.step import Stepper
+from bdlf.training.step import Learner, Stepper
 
 RATES = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 CLIP = 165.0
@@ -29,7 +29,7 @@ def network(objective: Objective) -> BDLF:
         4,
         features=objective.features,
         logits=objective.logits,
-        detail=DetailOptions(blocks=2, init="default"),
+        dfe=Dfe(blocks=2, init="default"),
     )
     return made.train()
 
@@ -43,13 +43,15 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 def stepped(*, compiled: str = "none", steps: int = STEPS) -> tuple[Stepper, BDLF, Averaged]:
     objective = Objective(dict.fromkeys(TERMS, 1.0))
     fabric, made = Fabric(accelerator="cpu", devices=1), network(objective)
-    model = build.set_up(Config(compile=compiled), fabric, made)
+    if compiled != "none":
+        made.compile(mode=compiled)
+    model = fabric.setup_module(made)
     optimizer = torch.optim.SGD(made.parameters(), fused=True, **RATES)
     averaged = Averaged(made, 0.6)
-    one = Stepper(fabric, model, made, optimizer, averaged, objective, CLIP)
+    one = Stepper(Learner(fabric, made, model, optimizer, objective, averaged, CLIP))
     one.begin({})
     for number, (images, labels) in enumerate(batches()[:steps]):
-        one.step(images, labels, number / STEPS)
+        one.step(Batch(images, labels), number / STEPS)
     return one, made, averaged
 
 

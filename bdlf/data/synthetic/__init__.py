@@ -1,1 +1,1 @@
-"""The drawn set: the factors of every image, how a person is drawn from them, and trees in the datasets' layouts."""
+"""The synthetic dataset: the factors of every image, the drawing of people, and files in the datasets' layouts."""

@@ -1,7 +1,8 @@
-"""Anti-aliased shapes on a stack of images, by scanline: a shape is a centre and a half width for each row.
+"""Draws anti-aliased shapes on a stack of images. A shape is a centre and a half width for each row of pixels.
 
-Lengths are in frame heights; the frame is 1 high and, whatever its pixels, 0.5 wide, with x from -0.25 to 0.25 and y
-from 0 (top) to 1. Edges are one pixel soft, so a shift by part of a pixel changes the image by as much.
+Lengths are in frame heights. A frame is 1 high and 0.5 wide, whatever its size in pixels: x runs from -0.25 to 0.25,
+and y from 0 (top) to 1. Edges are soft over about one pixel, so a shift by a fraction of a pixel changes the image in
+proportion.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ Rows = Float32[ndarray, "n h"]
 
 
 class Canvas:
-    """`count` images of `channels` planes, painted back to front. `blur` is the softness of edges in pixels."""
+    """`count` images of `height` x `width` pixels with `channels` planes each. Later shapes cover earlier ones.
+
+    `blur` is the width of soft edges in pixels.
+    """
 
     def __init__(self, count: int, channels: int, height: int, width: int, blur: float) -> None:
         self.x = (((np.arange(width) + 0.5) / width - 0.5) * FRAME_WIDTH).astype(np.float32)
@@ -31,13 +35,16 @@ class Canvas:
         self.planes = np.zeros((channels, count, height, width), np.float32)
 
     def between(self, top: Column | float, bottom: Column | float) -> Rows:
-        """How much of each row lies between `top` and `bottom`: 0 to 1."""
+        """The share of each row of pixels, 0 to 1, that lies between `top` and `bottom`."""
         above = np.clip((self.y - top) / self.soft_y + 0.5, 0, 1)
         covered: Rows = above * np.clip((bottom - self.y) / self.soft_y + 0.5, 0, 1)
         return covered
 
     def along(self, ys: list[Column], values: list[Column]) -> Rows:
-        """The polyline through (`ys[k]`, `values[k]`) at each row, constant beyond its ends; `ys` ascend."""
+        """The value at each row of the polyline through the points (`ys[k]`, `values[k]`), with ascending `ys`.
+
+        Above the first point and below the last one the value is constant.
+        """
         result: Rows = np.broadcast_to(values[0], (len(values[0]), self.y.shape[1])).copy()
         for k in range(len(ys) - 1):
             step = np.clip((self.y - ys[k]) / np.maximum(ys[k + 1] - ys[k], 1e-6), 0, 1)
@@ -52,12 +59,15 @@ class Canvas:
         cover: Rows,
         texture: Float32[ndarray, "n h w"] | None = None,
     ) -> None:
-        """Lays `colour` over the rows' spans `centre` +- `half`, as opaque as `cover` and `texture` (0 to 1) say."""
-        cover = cover * np.clip(2 * half / self.soft_x, 0, 1)  # a sliver covers only part of its pixel
+        """Paints `colour` over the span `centre` +- `half` of each row.
+
+        The opacity of a pixel is `cover` of its row times `texture`, both 0 to 1.
+        """
+        cover = cover * np.clip(2 * half / self.soft_x, 0, 1)  # a span narrower than a pixel covers part of it
         shown = cover > 0
         if not shown.any():
             return
-        # Only the rectangle that the shape touches in any image is computed: outside it, opacity is exactly zero.
+        # Compute only the rectangle that the shape touches in any image: outside it, the opacity is exactly zero.
         centre, half = np.broadcast_to(centre, cover.shape), np.broadcast_to(half, cover.shape)
         left, right = (centre - half - self.soft_x)[shown].min(), (centre + half + self.soft_x)[shown].max()
         rows, columns = np.flatnonzero(shown.any(axis=0)), np.flatnonzero((self.x > left) & (self.x < right))
@@ -79,6 +89,6 @@ class Canvas:
     def ellipse(
         self, colour: Colour, x: Column, y: Column, width: Column, height: Column, cover: Rows | Column | float = 1.0
     ) -> None:
-        """Paints the ellipse about (`x`, `y`) with half axes `width` and `height`, where `cover` lets it."""
+        """Paints the ellipse with centre (`x`, `y`) and half axes `width` and `height`, with opacity `cover`."""
         half = width * np.sqrt(np.clip(1 - ((self.y - y) / height) ** 2, 0, 1))
         self.paint(colour, x, half, self.between(y - height, y + height) * cover)

@@ -1,4 +1,4 @@
-"""Draws the rows of a synthetic listing: one walking person per image, in colour or in infrared."""
+"""Draws the images of a synthetic listing: one walking person in each, in colour or in infrared."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bdlf.data.synthetic.person import Person
 from bdlf.system.errors import InputError
 
 BLUR = {"vis": 1.0, "ir": 1.5}
-"""Softness of edges in pixels."""
-_CHUNK = 16  # images drawn at once: the planes then stay in the processor's cache
+"""Width of soft edges in pixels, for each modality."""
+_CHUNK = 16  # how many images are drawn at once: the planes of so many fit in the processor's cache
 _PROBE_SEED = 1272
-"""Of the seeds 0 to 2999, the one whose `_probe_numbers` stay farthest from a boundary of rounding."""
+"""The seed of the probes. Among the seeds 0 to 2999, its `_probe_numbers` stay farthest from a boundary of rounding."""
 _LEVEL_STEP, _CONTRAST_STEP = 2.0, 0.5
-"""Rounding of the stamp's numbers, in grey levels."""
+"""The steps, in grey levels, to which the numbers of the stamp are rounded."""
 
 
 def render(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n {height} {width} 3"]:
-    """The images of a synthetic `listing` (any rows of `synthetic_listing`, or its factor and `modality` columns).
+    """The images of a synthetic `listing`: any rows of `synthetic_listing`, with at least its factors and `modality`.
 
-    Row i of the result shows row i, whatever the other rows are. Visible images are in colour, infrared ones grey.
-    Raises `InputError` for a missing factor or an image too small to draw.
+    `height` and `width` are in pixels. Image i depends only on row i. Visible images are in colour, infrared images are
+    grey. Raises `InputError` for a missing factor, an unknown modality, or images below 8 x 4 pixels.
     """
     missing = [name for name in ["modality", *FACTOR_KINDS] if name not in listing]
     if missing:
@@ -51,7 +51,7 @@ def render(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n 
 
 
 def contact_sheet(images: UInt8[ndarray, "n h w 3"], columns: int) -> UInt8[ndarray, "sheet_h sheet_w 3"]:
-    """The images side by side, `columns` to a row, two white pixels between them."""
+    """The images side by side, `columns` in each row, with two white pixels between them."""
     count, height, width, _ = images.shape
     sheet = np.full((-(-count // columns) * (height + 2), columns * (width + 2), 3), 255, np.uint8)
     for k, image in enumerate(images):
@@ -62,21 +62,21 @@ def contact_sheet(images: UInt8[ndarray, "n h w 3"], columns: int) -> UInt8[ndar
 
 @cache
 def drawing_stamp() -> str:
-    """SHA-256, in hexadecimal, of twelve drawn images: it says which drawing code this is.
+    """A SHA-256 in hexadecimal that identifies the drawing code, computed from twelve drawn images.
 
-    The stamp changes when the images would look different. It does not change with the last bit of a processor's sine,
-    because it reads the images in coarse numbers, none of which lies near a boundary of rounding. Computed once for
-    each process, in about 15 ms.
+    The stamp changes when the images would look different. It is the same on processors whose sines differ in the last
+    bit, because it hashes coarse numbers, none of which lies near a boundary of rounding. It is computed once in each
+    process, in about 15 ms.
     """
     return hashlib.sha256(" ".join(f"{number:.0f}" for number in _probe_numbers()).encode()).hexdigest()
 
 
 def _probe_numbers() -> Float64[ndarray, " numbers"]:
-    """What `drawing_stamp` rounds to whole numbers and hashes.
+    """The numbers that `drawing_stamp` rounds to whole numbers and hashes.
 
-    For each probe, channel and quarter of the height the mean, in steps of `_LEVEL_STEP`; for each probe the root mean
-    square of the differences between vertical and between horizontal neighbours, in steps of `_CONTRAST_STEP`. (Their
-    mean absolute value would not do: a softer edge has the same.)
+    - The mean of each probe, channel and quarter of the height, in steps of `_LEVEL_STEP`.
+    - For each probe, the root mean square of the differences between vertical and between horizontal neighbours, in
+      steps of `_CONTRAST_STEP`. Their mean absolute value would not notice a change in the softness of edges.
     """
     images = render(_probes(), 48, 24).astype(np.float64)
     levels = images.reshape(len(images), 4, -1, 24, 3).mean(axis=(2, 3))
@@ -85,9 +85,10 @@ def _probe_numbers() -> Float64[ndarray, " numbers"]:
 
 
 def _probes() -> pd.DataFrame:
-    """Six people in both modalities: every class of every shared factor, every occluder, and all round from 15 degrees.
+    """Six people in both modalities. Together they show every class of every shared factor, and every occluder.
 
-    At these views no part is just about to change from behind the person to before them.
+    The views are 15, 45, 75, ... degrees. At these views no part of a person is about to move from behind the body to
+    before it.
     """
     probes = synthetic_listing(seed=_PROBE_SEED, train_identities=6, test_identities=0, images_per_identity=1)
     row = np.arange(len(probes))
@@ -106,7 +107,7 @@ def _draw(factors: dict[str, ndarray], infrared: bool, height: int, width: int) 
 
 
 def _paint_background(canvas: Canvas, f: dict[str, Column], infrared: bool) -> None:
-    """A wall of vertical panels over a floor, each camera its own, moved sideways from image to image."""
+    """Paints a wall of vertical panels over a floor. Each camera has its own wall, which shifts between its images."""
     base = np.stack([f[f"background_{c}"][:, 0] for c in ("red", "green", "blue")])
     if infrared:
         base = base.mean(axis=0, keepdims=True)
@@ -127,7 +128,7 @@ def _paint_occluder(canvas: Canvas, f: dict[str, Column]) -> None:
 
 
 def _expose(canvas: Canvas, f: dict[str, Column], noise_seeds: ndarray, infrared: bool) -> UInt8[ndarray, "c n h w"]:
-    """Light, tint and sensor noise: grain for each channel in the visible, grain and rows in the infrared."""
+    """Applies light and tint, adds sensor noise, and rounds to 8 bits. Infrared noise also differs from row to row."""
     planes = canvas.planes
     slope = f["light"] * (1 + f["light_gradient"] * canvas.x / (FRAME_WIDTH / 2))
     for plane, channel in zip(planes, ("red", "green", "blue"), strict=False):

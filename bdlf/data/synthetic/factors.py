@@ -1,14 +1,14 @@
-"""The synthetic benchmark's factors: what is drawn in each image, and why two images differ.
+"""The factors of the synthetic dataset: the numbers from which each image is drawn.
 
 Every image is a deterministic function of the numbers in its row of the listing, so a finding about a trained network
-can be traced to its cause. A factor is of one of four kinds (`FACTOR_KINDS`):
+can be traced to its cause. There are four kinds of factors (`FACTOR_KINDS`):
 
-- shared: of the identity and seen in both modalities (silhouette, hair, bag, cut and pattern of the clothes);
-- visible: of the identity and seen in visible images only (colours);
-- infrared: of the identity and seen in infrared images only (emissivities);
-- nuisance: of the image or its camera, and no evidence of identity.
+- shared: a property of the identity that both modalities show (silhouette, hair, bag, cut and pattern of the clothes);
+- visible: a property of the identity that only visible images show (colours);
+- infrared: a property of the identity that only infrared images show (emissivities);
+- nuisance: a property of the image or its camera, which says nothing about the identity.
 
-The constants below set how hard the benchmark is; nothing else does.
+Only the constants below determine how hard the dataset is.
 """
 
 from __future__ import annotations
@@ -19,49 +19,50 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bdlf.datasets import DATASETS
 from bdlf.system.errors import InputError
 
 # --- Difficulty. Larger is harder, except IDENTITY_SPREAD, where larger is easier. ---
 IDENTITY_SPREAD = 1.0
-"""Width of the continuous shared factors about their middle, 1 = the ranges below."""
+"""How far the continuous shared factors spread around the middle of SHARED_RANGES; 1 fills these ranges."""
 VIEW_JITTER = 5.0
-"""Standard deviation in degrees of the direction a person walks, about the camera's own."""
+"""Standard deviation of the view of a person around the view of the camera, in degrees."""
 CAMERA_VIEW = 12.0
-"""Cameras look at people from up to this many degrees off the front."""
+"""The view of a camera is at most this many degrees away from the front of the people."""
 BACK_RATE = 0.03
 """Share of images that show the person from behind."""
 PLACEMENT_JITTER = 0.3
-"""Multiplies the jitter of position and scale of the person within the frame (an imperfect detector)."""
+"""Factor of the random shift and scale of the person in the frame, as from an imperfect detector."""
 LIGHT_JITTER = 0.4
-"""Multiplies the spread of brightness, light direction and tint over images and cameras."""
+"""Factor of the variation of brightness, light direction and tint among images and cameras."""
 NOISE_LEVEL = 0.025
-"""Mean standard deviation of the pixel noise, of a range of 1."""
+"""Mean standard deviation of the pixel noise, where pixels range from 0 to 1."""
 PRIVATE_SPREAD = 0.25
-"""How much the emissivities of one region differ between people, 1 = the ranges below. What one modality alone shows
-is easier to learn than what both show, and does not help."""
+"""How far the emissivities of a region spread among people; 1 fills the ranges of _EMISSIVITY. A network learns what
+only one modality shows more easily than what both show, but it cannot use it across modalities."""
 PALETTES = 2
-"""Number of colour palettes the clothes come from, up to 5: likewise."""
+"""How many colour palettes the clothes come from, at most 5. Only visible images show colours, so the same applies."""
 OCCLUSION_RATE = 0.08
-"""Share of images with a pole or box before the person."""
+"""Share of images with a pole or a box in front of the person."""
 BACKGROUND_CONTRAST = 0.25
-"""Modulation of the wall and floor behind the person, in the most structured camera."""
+"""Contrast of the wall and floor behind the person, for the camera where it is strongest."""
 
 IDENTITY_LIMIT = 4999
-"""Identities of a split at most: numbers have four digits, and those of 'test' start at 5001."""
+"""The most identities of a split. Pids have at most four digits, and those of 'test' start at 5001."""
 
 SHARED_RANGES: dict[str, tuple[float, float]] = {
-    "stature": (0.78, 1.0),  # height, of the tallest
-    "shoulder_width": (0.095, 0.150),  # half widths, of the height
+    "stature": (0.78, 1.0),  # height of the person / height of the tallest
+    "shoulder_width": (0.095, 0.150),  # this and the next two: half width / height of the person
     "waist_width": (0.075, 0.135),
     "hip_width": (0.080, 0.135),
-    "leg_ratio": (0.42, 0.55),  # legs, of the height
+    "leg_ratio": (0.42, 0.55),  # length of the legs / height of the person
     "head_size": (0.85, 1.25),
     "limb_width": (0.75, 1.35),
     "arm_length": (0.85, 1.15),
-    "coat_length": (-0.04, 0.27),  # of the hem below the hip, of the height
+    "coat_length": (-0.04, 0.27),  # distance of the hem below the hip / height of the person
     "coat_flare": (0.90, 1.45),
-    "sleeve_length": (0.25, 1.0),  # of the arm
-    "leg_cover": (0.35, 1.0),  # of the leg, for shorts and skirts
+    "sleeve_length": (0.25, 1.0),  # share of the arm
+    "leg_cover": (0.35, 1.0),  # share of the leg that shorts and skirts cover
     "bag_size": (0.75, 1.35),
     "pattern_frequency": (1.6, 3.6),  # cycles over the torso
     "pattern_phase": (0.0, 1.0),
@@ -77,21 +78,22 @@ SHARED_CLASSES: dict[str, tuple[str, ...]] = {
     "bag_side": ("right", "left"),
     "pattern": ("plain", "horizontal", "vertical", "checks", "dots", "band"),
 }
-"""A class's number is its position here; a name given twice is twice as frequent."""
+"""The classes of each factor. The number of a class is its first position here; a class that is listed twice is drawn
+twice as often."""
 
 REGIONS = ("skin", "hair", "upper", "pattern", "lower", "shoes", "bag", "hat")
-_EMISSIVITY = {  # of a range of 1; skin is warm, what is carried is cold
+_EMISSIVITY = {  # from 0 to 1: skin is warm, carried things are cold
     "skin": (0.80, 0.98),
     "hair": (0.35, 0.60),
     "upper": (0.35, 0.75),
-    "pattern": (0.20, 0.32),  # added to the upper's: a pattern is the lighter of the cloth's two tones
-    "lower": (0.15, 0.25),  # added to or taken from the upper's: a hem shows in infrared too
+    "pattern": (0.20, 0.32),  # added to the value of "upper": the pattern is the lighter of the cloth's two tones
+    "lower": (0.15, 0.25),  # added to or subtracted from the value of "upper", so that infrared shows the hem too
     "shoes": (0.20, 0.50),
     "bag": (0.08, 0.40),
     "hat": (0.20, 0.60),
 }
 _CHANNELS = ("red", "green", "blue")
-# Clothes come from few palettes, so that many identities share their colours.
+# There are few palettes, so that many identities wear the same colours.
 _PALETTES = np.array(
     [
         [[0.12, 0.12, 0.14], [0.25, 0.26, 0.30], [0.50, 0.50, 0.52], [0.75, 0.75, 0.74]],  # greys
@@ -107,8 +109,9 @@ _HAIR = np.array([[0.10, 0.08, 0.08], [0.24, 0.15, 0.10], [0.45, 0.32, 0.18], [0
 _VISIBLE = [f"colour_{region}_{channel}" for region in REGIONS for channel in _CHANNELS]
 _INFRARED = [f"emissivity_{region}" for region in REGIONS]
 _NUISANCE = [
-    *("view", "gait_phase", "gait_stride", "shift_x", "shift_y", "scale"),  # degrees, radians, 1, frame heights, 1
-    *("light", "light_gradient", "tint_red", "tint_green", "tint_blue"),  # factors; 1 and 0 are neutral
+    *("view", "gait_phase", "gait_stride"),  # degrees, radians, a factor
+    *("shift_x", "shift_y", "scale"),  # frame heights, frame heights, a factor
+    *("light", "light_gradient", "tint_red", "tint_green", "tint_blue"),  # factors; neutral: gradient 0, the others 1
     *("background_red", "background_green", "background_blue", "background_horizon", "background_frequency"),
     *("background_contrast", "background_offset", "noise", "noise_seed"),
     *("occluder", "occluder_x", "occluder_size", "occluder_shade"),  # 0 none, 1 pole, 2 box from below
@@ -119,13 +122,13 @@ FACTOR_KINDS: dict[str, str] = {
     **dict.fromkeys(_INFRARED, "infrared"),
     **dict.fromkeys(_NUISANCE, "nuisance"),
 }
-"""Column of the listing -> 'shared', 'visible', 'infrared' or 'nuisance'."""
+"""The kind of each factor, which is a column of the listing: 'shared', 'visible', 'infrared' or 'nuisance'."""
 
-POOLS = ("train", "test", "sysu", "regdb", "llcm")
-"""Disjoint supplies of identities: the splits of the synthetic listing, and one for each layout on disk."""
+POOLS = ("train", "test", *(name for name, dataset in DATASETS.items() if dataset.layout is not None))
+"""Disjoint sets of identities: the two splits of the synthetic listing, and one set for each layout on disk."""
 
 Seed = tuple[int, ...]
-_IDENTITY, _IMAGE, _CAMERA = range(3)  # first word of each stream's seed
+_IDENTITY, _IMAGE, _CAMERA = range(3)  # the first number of a seed says what its random numbers are for
 
 
 def _identity_factors(seed: int, pool: int, identity: int) -> NDArray[np.float64]:
@@ -140,10 +143,10 @@ def _identity_factors(seed: int, pool: int, identity: int) -> NDArray[np.float64
     colours = palette[random.integers(len(palette), size=len(REGIONS))]
     colours[REGIONS.index("skin")] = _SKIN[random.integers(len(_SKIN))]
     colours[REGIONS.index("hair")] = _HAIR[random.integers(len(_HAIR))]
-    # A pattern in the cloth's own colour would not be one; its lighter tone is the pattern, as in infrared.
+    # Cloth and pattern get two different colours. The lighter one is the pattern, as in infrared.
     cloth, mark = sorted(random.permutation(len(palette))[:2], key=lambda k: palette[k].sum())
     colours[REGIONS.index("upper")], colours[REGIONS.index("pattern")] = palette[cloth], palette[mark]
-    # Nor would a hem or a bag show in the cloth's colour.
+    # Trousers and bag get other colours than the cloth, so that the hem and the bag are visible.
     for region in ("lower", "bag"):
         colours[REGIONS.index(region)] = palette[(cloth + random.integers(1, len(palette))) % len(palette)]
     colours = np.clip(colours + random.normal(0, 0.03, colours.shape), 0.02, 0.98)
@@ -156,7 +159,7 @@ def _identity_factors(seed: int, pool: int, identity: int) -> NDArray[np.float64
 
 
 def _image_factors(seed: int, infrared: bool, camera: int, image: Seed) -> NDArray[np.float64]:
-    """Nuisances of one image: its camera's own constants and what differs from shot to shot."""
+    """The nuisances of one image: the constants of its camera plus what varies from image to image."""
     lens = np.random.default_rng((_CAMERA, seed, camera))
     random = np.random.default_rng((_IMAGE, seed, int(infrared), camera, *image))
     view = lens.uniform(-CAMERA_VIEW, CAMERA_VIEW) + random.normal(0, VIEW_JITTER)
@@ -197,8 +200,12 @@ def factor_columns(
 ) -> pd.DataFrame:
     """The factor columns of `len(identity)` images, in the order of `FACTOR_KINDS`.
 
-    Row i depends on `seed`, `pool` (one of `POOLS`) and the i-th `identity` (from 0), `modality` ('vis' or 'ir'),
-    `camid` and `image` (from 0, distinct within identity, modality and camera) alone, never on the other rows.
+    - `pool`: the set of identities, one of `POOLS`.
+    - `identity`: from 0 in its pool.
+    - `modality`: 'vis' or 'ir'.
+    - `image`: a number from 0 that differs among the images of one identity, modality and camera.
+
+    Row i depends only on `seed`, `pool` and the i-th entries of `identity`, `modality`, `camid` and `image`.
     """
     supply = POOLS.index(pool)
     people = {who: _identity_factors(seed, supply, who) for who in dict.fromkeys(int(i) for i in identity)}
@@ -223,9 +230,10 @@ def synthetic_listing(
 ) -> pd.DataFrame:
     """The synthetic set as a listing (`path`, `pid`, `camid`, `modality`, `split`) with one column for each factor.
 
-    Nothing lies on disk: `bdlf.data.synthetic.drawing.render` draws the rows. `images_per_identity` counts per modality
-    and is dealt to the cameras in turn. Identities of 'train' are numbered from 1, those of 'test' from 5001. A larger
-    set contains every smaller one of the same seed and cameras. Raises `InputError` for an impossible size.
+    The images are not files: `bdlf.data.synthetic.drawing.render` draws them. Each identity has `images_per_identity`
+    images in each modality, which that modality's cameras take in turn. Pids of 'train' start at 1, those of 'test' at
+    5001. A larger set contains every smaller one of the same seed and cameras. Raises `InputError` for a size, a seed
+    or cameras that are impossible.
     """
     sizes = {"train_identities": train_identities, "test_identities": test_identities}
     for name, size in sizes.items():
@@ -263,5 +271,4 @@ def synthetic_listing(
         factors = factor_columns(seed=seed, pool=split, identity=identity, modality=modality, camid=camid, image=image)
         parts.append(pd.concat([part, factors], axis=1))
     listing: pd.DataFrame = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    listing.attrs["name"] = "synthetic"
     return listing

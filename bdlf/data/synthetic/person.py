@@ -1,8 +1,8 @@
-"""The walking person of a synthetic image, many images at a time.
+"""Draws the walking person of each synthetic image, for many images at once.
 
-The body is a handful of points in three dimensions (across, up, towards the camera), turned by the view and projected;
-each part is then a scanline shape of `synthetic_canvas`. A part's colour is the only thing in which the modalities
-differ: three colours in the visible, one emissivity in the infrared.
+The body consists of a few points in three dimensions (across, up, towards the camera). They are turned by the view and
+projected, and each part of the body becomes a shape on the `Canvas`. Both modalities show the same shapes. They differ
+only in the colour of each part: red, green and blue in visible images, one emissivity in infrared images.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from bdlf.data.synthetic.canvas import Canvas, Colour, Column
 from bdlf.data.synthetic.factors import SHARED_CLASSES
 
 INFRARED_PATTERN = 1.0
-"""How strongly the cloth's pattern shows in infrared, of its contrast in the visible: smaller is harder."""
+"""How strongly infrared images show the pattern of the cloth, 0 to 1. Smaller values make the dataset harder."""
 TALLEST = 0.88
-"""Height in frame heights of the tallest person at scale 1."""
+"""Height of the tallest person at scale 1, in frame heights."""
 
 
 class Person:
-    """The body's measures in frame heights, one row per image; `paint` knows the order of its parts."""
+    """The measures of the bodies in frame heights, one row for each image. `paint` paints all parts on `canvas`.
+
+    `factors` holds one column of numbers for each factor. `infrared` says which modality is drawn.
+    """
 
     def __init__(self, canvas: Canvas, factors: dict[str, Column], infrared: bool) -> None:
         self.canvas, self.f, self.infrared = canvas, factors, infrared
         view = np.deg2rad(factors["view"])
         self.cos, self.sin = np.cos(view), np.sin(view)
-        self.facing = np.clip(0.5 + 2 * self.cos, 0, 1)  # 1 seen from the front, 0 from behind
-        self.near = np.where(self.sin > 0, np.float32(-1), np.float32(1))  # side of the nearer arm and leg
+        self.facing = np.clip(0.5 + 2 * self.cos, 0, 1)  # 1 if seen from the front, 0 if seen from behind
+        self.near = np.where(self.sin > 0, np.float32(-1), np.float32(1))  # the side of the arm and leg in front
 
         f = factors
         self.tall = tall = TALLEST * f["stature"] * f["scale"]
@@ -45,26 +48,27 @@ class Person:
         self.limb = 0.036 * f["limb_width"] * tall
 
     def is_class(self, factor: str, name: str) -> Column:
-        """1 where the factor is of this class, else 0."""
+        """1 in the images where `factor` has the class `name`, else 0."""
         codes = [code for code, other in enumerate(SHARED_CLASSES[factor]) if other == name]
         member: Column = np.isin(self.f[factor], codes).astype(np.float32)
         return member
 
     def turned(self, half: Column, depth: float) -> Column:
-        """Half width seen of an elliptic section that is `depth` times as deep as wide."""
+        """The half width that the camera sees of an elliptic section with half width `half` and half depth
+        `depth` x `half`."""
         seen: Column = half * np.sqrt(self.cos**2 + (depth * self.sin) ** 2)
         return seen
 
     def across(self, side: Column | float, forward: Column | float) -> Column:
-        """x in the image of a point `side` to the person's left and `forward` before them."""
+        """The x in the image of a point that lies `side` to the left of the person and `forward` in front of them."""
         x: Column = self.centre + side * self.cos + forward * self.sin
         return x
 
     def colour(self, region: str, shade: float = 1.0) -> Colour:
-        """The region's colour in this modality, `shade` times as bright."""
+        """The colour of a region in this modality, multiplied by `shade`."""
         if self.infrared:
             emissivity = self.f[f"emissivity_{region}"]
-            if region == "pattern":  # a step from the cloth's
+            if region == "pattern":  # its factor is the difference from the cloth
                 emissivity = np.clip(self.f["emissivity_upper"] + INFRARED_PATTERN * emissivity, 0.02, 0.98)
             values = emissivity.T
         else:
@@ -73,6 +77,7 @@ class Person:
         return shaded
 
     def paint(self) -> None:
+        """Paint all parts from back to front."""
         near = self.near
         self.bag(behind=True)
         self.arm(-near, 0.80)
@@ -92,7 +97,7 @@ class Person:
         knee_y, foot_y = (self.hip_y + self.ground) / 2, self.ground - 0.012 * tall
         knee_x = hip_x + (0.55 * reach + 0.012 * tall) * self.sin
         foot_x = hip_x + reach * self.sin
-        # A step towards the camera or away from it lifts the foot in the image a little.
+        # A foot that is stepping away from the camera appears a little higher in the image.
         lift = 0.18 * np.abs(reach * self.cos) * (reach * self.cos < 0)
         ys = [self.hip_y - 0.03 * tall, knee_y, foot_y - lift]
         centre = self.canvas.along(ys, [hip_x, knee_x, foot_x])
@@ -135,7 +140,10 @@ class Person:
         canvas.paint(self.colour("hat"), self.centre, 0.62 * self.shoulder, scarf)
 
     def pattern(self, top: Column, bottom: Column) -> Float32[ndarray, "n h w"]:
-        """0..1, where the cloth shows its second colour: all patterns are sums and products of two square waves."""
+        """How much each pixel shows the second colour of the cloth, 0 to 1.
+
+        All patterns are sums and products of two soft square waves, one along the rows and one along the columns.
+        """
         turns = 2 * np.pi * self.f["pattern_frequency"]
         phase = 2 * np.pi * self.f["pattern_phase"]
         down = (self.canvas.y - top) / (bottom - top)
@@ -155,7 +163,7 @@ class Person:
         return shown
 
     def hair(self, behind: bool) -> None:
-        """Hair below the head: behind the neck when the person faces us, over the back when they do not."""
+        """Paints long hair: behind the neck of people who face the camera, over the back of all others."""
         shown = self.facing if behind else 1 - self.facing
         long = self.is_class("hair_style", "long")
         x = self.across(0.0, -0.35 * self.head)
@@ -172,7 +180,7 @@ class Person:
         size = head * (0.92 + 0.38 * wide)
         cover = canvas.between(0.0, lowest + 0.55 * wide * head) * hairy
         canvas.ellipse(self.colour("hair"), back_x, self.head_y - 0.05 * head, size, head * (1.04 + 0.18 * wide), cover)
-        # The face again, before the sides of wide hair.
+        # Paint the face again, in front of the sides of wide hair.
         canvas.ellipse(self.colour("skin"), x, self.head_y + 0.28 * head, 0.6 * head, 0.68 * head, self.facing * wide)
         bun_y = self.head_y - 1.15 * head
         canvas.ellipse(self.colour("hair"), self.across(0.0, -0.4 * head), bun_y, 0.48 * head, 0.45 * head, bun)
@@ -199,7 +207,7 @@ class Person:
         canvas.paint(self.colour("upper", shade), centre, 1.22 * half, canvas.between(ys[0] - 0.01 * tall, cuff))
 
     def bag(self, behind: bool) -> None:
-        """Whatever is carried, where it is behind the body, or else where it is before it."""
+        """Paints the bags that are behind the body, or with `behind=False` those in front of it."""
         f, tall = self.f, self.tall
         back, trolley = self.is_class("bag", "backpack"), self.is_class("bag", "trolley")
         satchel, hand = self.is_class("bag", "satchel"), self.is_class("bag", "handbag")
@@ -229,7 +237,7 @@ class Person:
         self.canvas.paint(self.colour("bag", 0.7), x, 0.8 * half, self.canvas.between(y - 0.1 * tall_half, y) * shown)
 
     def straps(self, x: Column, y: Column, satchel: Column, trolley: Column, behind: bool) -> None:
-        """The satchel's strap over the chest, and the trolley's handle up to the hand."""
+        """Paints the strap of a satchel over the chest, and the handle of a trolley up to the hand."""
         tall, side = self.tall, 2 * self.f["bag_side"] - 1
         start = self.across(-0.7 * side * self.f["shoulder_width"] * tall, 0.0)
         line = self.canvas.along([self.shoulder_y, y], [start, x])

@@ -1,38 +1,39 @@
-"""The mistakes that people make with these datasets, and which of them a damaged tree looks like."""
+"""The mistakes that people make with any dataset, and which of them a damaged tree looks like.
+
+Mistakes that only one dataset invites are named by that dataset's own file (`Checks.hint`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bdlf.datasets.checking.published import PUBLISHED, Place, Published, Size
+from bdlf.datasets import DATASETS
+from bdlf.datasets.description import Evidence, Place, Published, Size
 from bdlf.datasets.problems import Finding
 
-_MARKS = {
-    "sysu": ("cam1", "cam2", "cam3", "cam4", "cam5", "cam6"),
-    "regdb": ("Visible", "Thermal"),
-    "llcm": ("vis", "nir", "idx"),
-}
-"""Folders at the root of a dataset; no two datasets share one."""
+_MARKS = {name: dataset.checks.marks for name, dataset in DATASETS.items() if dataset.checks is not None}
 
 
 def likely_mistake(
     name: str, root: Path, found: Mapping[Place, Size], expected: Published | None, findings: Sequence[Finding]
 ) -> str | None:
-    """A line that says what went wrong in all likelihood, and the remedy; None where nothing known fits."""
+    """A line that says what most likely went wrong, and the remedy; None where no known mistake fits."""
     misplaced = _elsewhere(name, root)
     if misplaced or not findings or expected is None:
         return misplaced
     kinds = {finding.where: finding.kind for finding in findings}
     have = {split: found.get((split, None, None), Size(0, 0)).identities or 0 for split in ("train", "val", "test")}
-    want = {split: size.identities or 0 for (split, kind, _), size in expected.sizes.items() if kind is None}
-    if name == "sysu":
-        hint = _split_files_of_sysu(kinds, have, want)
-    elif name == "regdb":
-        hint = _half_extracted(root, kinds)
-    else:
-        hint = _no_test_folders(kinds)
+    want = _identities(expected)
+    checks = DATASETS[name].checks
+    hint = checks.hint(Evidence(root, kinds, have, want)) if checks is not None and checks.hint is not None else None
     return hint or _foreign_lists(name, have, want)
+
+
+def _identities(expected: Published) -> dict[str, int]:
+    """Identities of each split, 0 where the dataset does not have the split."""
+    known = {split: size.identities or 0 for (split, kind, _), size in expected.sizes.items() if kind is None}
+    return {"train": 0, "val": 0, "test": 0} | known
 
 
 def _elsewhere(name: str, root: Path) -> str | None:
@@ -57,55 +58,15 @@ def _elsewhere(name: str, root: Path) -> str | None:
     return None
 
 
-def _split_files_of_sysu(kinds: Mapping[str, str], have: Mapping[str, int], want: Mapping[str, int]) -> str | None:
-    both = want["train"] + want["val"]
-    if have["train"] == both:
-        return (
-            f"train without val: exp/train_id.txt holds all {both} identities, those of validation too. Training on "
-            "both is usual and is done here from the two files; restore exp/train_id.txt and exp/val_id.txt"
-        )
-    if kinds.get("exp/val_id.txt") is not None:
-        return (
-            "train without val: exp/val_id.txt is not there or cannot be read. Everyone trains on train + val "
-            f"({both} identities), and only {want['train']} would be left; restore the file"
-        )
-    if (have["train"], have["val"]) == (want["val"], want["train"]) and have["train"] != have["val"]:
-        return "wrong split files: exp/train_id.txt and exp/val_id.txt are swapped; exchange them"
-    return None
-
-
-def _half_extracted(root: Path, kinds: Mapping[str, str]) -> str | None:
-    if not any((root / entry).is_dir() for entry in ("idx", *_MARKS["regdb"])):
-        return None
-    absent = [where for where, kind in kinds.items() if kind == "listed image is absent"]
-    whole = {where.rpartition("/")[0] for where in absent}
-    gone = [folder for folder in whole if not (root / folder).is_dir()]
-    folders = [folder for folder in ("Visible", "Thermal") if kinds.get(folder) == "missing folder"]
-    if not gone and not folders:
-        return None
-    lack = f"{' and '.join(folders)}" if folders else f"{len(gone)} identity folders"
-    return f"RegDB extracted by half, without {lack}; extract RegDB.zip again, and check that it is whole"
-
-
-def _no_test_folders(kinds: Mapping[str, str]) -> str | None:
-    missing = [where for where, kind in kinds.items() if kind == "missing folder" and where.startswith("test_")]
-    if not missing:
-        return None
-    return (
-        f"LLCM without its test folders: {len(missing)} of 17 folders test_vis/cam* and test_nir/cam* are missing. "
-        "They hold the query and gallery images and come in the same archive; extract it again"
-    )
-
-
 def _foreign_lists(name: str, have: Mapping[str, int], want: Mapping[str, int]) -> str | None:
-    """The numbers of identities are those of another dataset, or train and test are exchanged."""
+    """The lists of train and test are exchanged, or the numbers of identities are those of another dataset."""
     if want["train"] != want["test"] and (have["train"], have["test"]) == (want["test"], want["train"]):
         return "wrong split files: the lists of train and test are swapped; exchange them"
-    for other in _MARKS:
-        theirs = PUBLISHED[other]
-        if other == name:
+    for other, dataset in DATASETS.items():
+        if other == name or dataset.published is None:
             continue
-        sizes = {split: size.identities or 0 for (split, kind, _), size in theirs.sizes.items() if kind is None}
-        if all(have[split] == sizes.get(split, 0) for split in ("train", "test")):
-            return f"wrong split files: the numbers of identities are those of {theirs.source}; restore this dataset's"
+        theirs = _identities(dataset.published)
+        if all(have[split] == theirs[split] for split in ("train", "test")):
+            source = dataset.published.source
+            return f"wrong split files: the numbers of identities are those of {source}; restore this dataset's"
     return None

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from bdlf.methods.bdlf.beg import BegOptions, Fusion, Projection
-from bdlf.methods.bdlf.dfe import (
-    CrossAttention,
-    DetailExtractor,
-    DetailOptions,
-    InvertedResidual,
-    InvertibleBlock,
-    InvertibleChain,
-)
-from bdlf.methods.bdlf.network import BDLF, EMBEDDED
+from bdlf.methods.bdlf.beg import Fusion, Projection
+from bdlf.methods.bdlf.dfe import CrossAttention, DetailExtractor, InvertedResidual, InvertibleBlock, InvertibleChain
+from bdlf.methods.bdlf.network import BDLF, EMBEDDED, Embedder
 
 __all__ = [
     "BDLF",
     "EMBEDDED",
-    "BegOptions",
     "CrossAttention",
     "DetailExtractor",
-    "DetailOptions",
+    "Embedder",
     "Fusion",
     "InvertedResidual",
     "InvertibleBlock",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,16 +9,6 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from bdlf.networks.streams import stream
 from bdlf.system.errors import InputError, check_choice
-
-
-@dataclass(frozen=True)
-class BegOptions:
-    """How P and the fusion are built; `Projection` and `Fusion` say what each option means."""
-
-    projection: str = "free"
-    init: str = "projector"
-    fusion_scaled: bool = True
-    fusion_zero_value: bool = True
 
 
 class Projection(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,25 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bdlf.config.schema import Dfe
 from bdlf.methods.bdlf.recompute import over_channels, recomputed
 from bdlf.networks.heads import bn_neck
 from bdlf.networks.streams import stream
 from bdlf.system.errors import InputError, check_choice
-
-
-@dataclass(frozen=True)
-class DetailOptions:
-    """How the detail branch is built; the classes below say what each option means."""
-
-    blocks: int = 6
-    invertible: bool = True
-    scale: str = "tanh"
-    init: str = "zero"
-    attention_scaled: bool = True
-    attention_zero_value: bool = False
-    mask_own_identity: bool = False
-    norm: str = "per_modality"
-    recompute: bool = False
 
 
 class InvertedResidual(nn.Module):
@@ -160,7 +145,7 @@ class InvertibleChain(nn.Module):
     the first blocks of a long one.
 
     Raises:
-        InputError: fewer than 1 block (the detail branch without blocks is `DetailOptions(invertible=False)`).
+        InputError: fewer than 1 block (`dfe=off` is the detail branch without blocks).
     """
 
     def __init__(
@@ -244,23 +229,26 @@ def _own_identity(labels: Tensor | None) -> Tensor:
 class DetailExtractor(nn.Module):
     """Z^M, (2n, C', H', W'), to Z^D, (2n, C): blocks, average pooling, attention, width map, BatchNorm.
 
+    `pool` does the first two, which act on each row; calling the module does the others, which need the whole batch.
+
+
     - The width map C' -> C, linear without bias, and the BatchNorm without shift [ours]: Eqs. 13 and 14 compare Z^D
       with Zbar^D, so the widths must agree; the BatchNorm is the counterpart of Z's BN-neck.
     - `norm` [ours]: one BatchNorm `per_modality`, or one `shared`, under which a constant offset between the modalities
       is enough to de-correlate Z^D (Eq. 2), whatever identities the two still share.
-    - `invertible=False` [ours]: pooling, width map and BatchNorm alone, Z^D of the rows of Table 2 without DFE.
+    - `enabled=False` [ours]: pooling, width map and BatchNorm alone, Z^D of the rows of Table 2 without DFE.
     - `seed`: the random weights of a part depend on it and on the name of the part alone.
 
     Raises:
         InputError: an odd C', fewer than 1 block, or an unknown option.
     """
 
-    def __init__(self, width: int, out_width: int, options: DetailOptions, *, seed: int = 0) -> None:
+    def __init__(self, width: int, out_width: int, options: Dfe, *, seed: int = 0) -> None:
         super().__init__()
         check_choice("dfe.norm", options.norm, ("per_modality", "shared"))
         self.chain: InvertibleChain | None = None
         self.attention: CrossAttention | None = None
-        if options.invertible:
+        if options.enabled:
             self.chain = InvertibleChain(
                 width,
                 blocks=options.blocks,
@@ -284,13 +272,17 @@ class DetailExtractor(nn.Module):
         """The blocks' output before pooling and attention, row by row: what Figure 5 shows."""
         return intermediate if self.chain is None else self.chain(intermediate)
 
-    def forward(
-        self, intermediate: Float[Tensor, "rows narrow h w"], labels: Int[Tensor, " rows"] | None = None
-    ) -> tuple[Float[Tensor, "rows wide"], Float[Tensor, "rows half"] | None]:
-        """Z^D, (2n, C), and the attention, (2n, n), or None where there is none. From the pooling on in float32."""
+    def pool(self, intermediate: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow"]:
+        """The averages of the blocks' output over its positions, in float32, row by row."""
         maps = self.maps(intermediate)
         with torch.autocast(maps.device.type, enabled=False):
-            features = maps.to(torch.promote_types(maps.dtype, torch.float32)).mean((2, 3))
+            return maps.to(torch.promote_types(maps.dtype, torch.float32)).mean((2, 3))
+
+    def forward(
+        self, features: Float[Tensor, "rows narrow"], labels: Int[Tensor, " rows"] | None = None
+    ) -> tuple[Float[Tensor, "rows wide"], Float[Tensor, "rows half"] | None]:
+        """Z^D, (2n, C), and the attention, (2n, n), or None where there is none, of what `pool` gives; in float32."""
+        with torch.autocast(features.device.type, enabled=False):
             attention = None
             if self.attention is not None:
                 features, attention = self.attention(features, labels)

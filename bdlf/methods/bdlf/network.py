@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bdlf.methods.bdlf.beg import BegOptions, Fusion, Projection
-from bdlf.methods.bdlf.dfe import DetailExtractor, DetailOptions
+from bdlf.config.schema import Beg, Dfe
+from bdlf.methods.bdlf.beg import Fusion, Projection
+from bdlf.methods.bdlf.dfe import DetailExtractor
 from bdlf.networks.backbone import STAGES, Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import bn_neck, classifier
+from bdlf.networks.network import MODALITIES, View
 from bdlf.networks.streams import stream
 from bdlf.system.errors import InputError, check_choice
 
@@ -26,19 +28,33 @@ FEATURES = ("comprehensive_pooled", *SHARED, *DETAILED, "projection")
 """Fields of `Embeddings` that can be asked for; the first two are always there."""
 
 
+class Embedder(nn.Module):
+    """What inference evaluates: backbone and BN-neck. Float images (rows, 3, H, W) to Z of Eq. 1, (rows, C)."""
+
+    def __init__(self, backbone: Backbone, neck: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.backbone, self.neck = backbone, neck
+
+    def forward(self, images: Float[Tensor, "rows 3 height width"]) -> Float[Tensor, "rows wide"]:
+        embedded: Tensor = self.neck(self.backbone(images))
+        return embedded
+
+
 class BDLF(nn.Module):
     """Base-Detail Feature Learning network. Only what `features` and `logits` need is built.
 
     - `features`: fields of `Embeddings` that the objective reads, of `FEATURES`.
     - `logits`: features whose class scores it reads, of `SHARED` and `DETAILED`.
-    - `stage`: stage of the backbone after which the detail branch leaves, 1..4 [paper: 3].
-    - `detail` and `beg`: options of the two branches.
+    - `dfe` and `beg`: the options of the two branches. `dfe.stage` is the stage of the backbone after which the detail
+      branch leaves, 1..4 [paper: 3].
     - `seed`: the random weights of a part depend on it and on the name of the part alone; those of `backbone` are as it
       was given.
 
     Raises:
         InputError: an unknown name or option.
     """
+
+    views: tuple[View, ...] = (View("vis", "vis", recolour="exchange"), View("ir", "ir"))
 
     def __init__(
         self,
@@ -47,22 +63,21 @@ class BDLF(nn.Module):
         *,
         features: Collection[str],
         logits: Collection[str],
-        stage: int = 3,
-        detail: DetailOptions | None = None,
-        beg: BegOptions | None = None,
+        dfe: Dfe | None = None,
+        beg: Beg | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_choice("dfe.stage", stage, STAGES)
+        dfe = dfe or Dfe()
+        beg = beg or Beg()
+        check_choice("dfe.stage", dfe.stage, STAGES)
         for name in features:
             check_choice("feature", name, FEATURES)
         for name in logits:
             check_choice("logits", name, SHARED + DETAILED)
-        detail = detail or DetailOptions()
-        beg = beg or BegOptions()
         width = backbone.width
         needed = {*features, *logits}
-        self.stage = stage
+        self.stage = dfe.stage
         self.logits = tuple(name for name in SHARED + DETAILED if name in logits)
         self.backbone = backbone
         self.neck = bn_neck(width)
@@ -72,7 +87,7 @@ class BDLF(nn.Module):
         self.classifier: nn.Linear | None = None
         self.classifier_detail: nn.Linear | None = None
         if "detail" in needed:
-            self.detail = DetailExtractor(backbone.widths[stage - 1], width, detail, seed=seed)
+            self.detail = DetailExtractor(backbone.widths[dfe.stage - 1], width, dfe, seed=seed)
         if needed & {"detail_projected", "base", "fused", "projection"}:
             with stream(seed, "projection"):
                 self.projection = Projection(width, form=beg.projection, init=beg.init)
@@ -88,24 +103,42 @@ class BDLF(nn.Module):
     def forward(
         self, images: Float[Tensor, "rows 3 height width"], labels: Int[Tensor, " rows"] | None = None
     ) -> Embeddings:
-        """Training: everything the objective reads, of 2n images, the visible half first and paired with the infrared.
+        """Training: all that the objective reads, of 2n images in two blocks, visible and infrared.
 
-        Under autocast the maps are computed in half precision, everything after their pooling in float32. `labels` are
-        read only by `DetailOptions.mask_own_identity`.
+        Under autocast the maps are computed in half precision and everything after their pooling in float32. `labels`
+        are read only with `dfe.mask_own_identity`.
 
         Raises:
             InputError: an odd number of images.
         """
-        if len(images) % 2:
-            raise InputError(f"a batch of {len(images)} images cannot be half visible and half infrared")
+        return self.batch(self.rows(images), labels)
+
+    def rows(self, images: Float[Tensor, "rows 3 height width"]) -> dict[str, Tensor]:
+        """What depends on one image at a time: the pooled output of the backbone, and that of the invertible blocks.
+
+        Returns `pooled`, (rows, C), and with a detail branch `detail`, (rows, C').
+        """
         intermediate = self.backbone.fore(images, self.stage)
-        pooled = self.backbone.pool(self.backbone.rear(intermediate, self.stage))
+        pooled = {"pooled": self.backbone.pool(self.backbone.rear(intermediate, self.stage))}
+        if self.detail is not None:
+            pooled["detail"] = self.detail.pool(intermediate)
+        return pooled
+
+    def batch(self, rows: Mapping[str, Tensor], labels: Int[Tensor, " rows"] | None = None) -> Embeddings:
+        """What depends on the whole batch, from what `rows` gave for its 2n images: attention, necks, P, fusion, heads.
+
+        Raises:
+            InputError: an odd number of rows.
+        """
+        pooled = rows["pooled"]
+        if len(pooled) % 2:
+            raise InputError(f"a batch of {len(pooled)} images cannot be half visible and half infrared")
         features = {"comprehensive_pooled": pooled}
         if self.detail is not None:
-            features["detail"], attention = self.detail(intermediate, labels)
+            features["detail"], attention = self.detail(rows["detail"], labels)
             if attention is not None:
                 features["attention"] = attention
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(pooled.device.type, enabled=False):
             Z = features["comprehensive"] = self.neck(pooled)
             if self.projection is not None:
                 P = features["projection"] = self.projection()
@@ -114,26 +147,31 @@ class BDLF(nn.Module):
             if self.fusion is not None:
                 features["fused"] = self.fusion(features["base"])
             logits = {name: self._classifier_of(name)(features[name]) for name in self.logits}
-        return Embeddings(**features, logits=logits)
+        return Embeddings(**features, logits=logits, blocks=tuple(view.name for view in self.views))
+
+    @property
+    def embedder(self) -> Embedder:
+        """The module of inference alone. It shares the weights of this network and is in the same mode."""
+        return Embedder(self.backbone, self.neck).train(self.training)
 
     def embed(
-        self, images: Float[Tensor, "rows 3 height width"], feature: str = "after_bn"
+        self, images: Float[Tensor, "rows 3 height width"], modality: str, feature: str = "after_bn"
     ) -> Float[Tensor, "rows wide"]:
-        """Inference: backbone and BN-neck alone, of any images in any order, row by row; call `eval()` first.
+        """Inference: backbone and BN-neck alone, of images of one modality in any order; call `eval()` first.
 
-        `feature` is `after_bn` (Z of Eq. 1) or `before_bn` (pooled). Not normalised.
+        `modality` is `vis` or `ir`: BDLF treats both alike. `feature` is `after_bn` (Z of Eq. 1) or `before_bn`, what
+        the BN-neck is given. The features are not normalised.
 
         Raises:
-            InputError: an unknown `feature`.
+            InputError: an unknown `modality` or `feature`.
             RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
         """
+        check_choice("modality", modality, MODALITIES)
         check_choice("feature", feature, EMBEDDED)
         if self.training:
             raise RuntimeError("embed() is inference: call eval() on the model first")
-        pooled: Tensor = self.backbone(images)
-        if feature == "before_bn":
-            return pooled
-        embedded: Tensor = self.neck(pooled)
+        module = self.backbone if feature == "before_bn" else self.embedder
+        embedded: Tensor = module(images)
         return embedded
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

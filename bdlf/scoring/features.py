@@ -1,0 +1,90 @@
+"""`evaluate features=FILE.npz`: score features that any other code has extracted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bdlf.config import Dataset, EvaluateConfig
+from bdlf.data import fingerprint
+from bdlf.datasets.checking.published import quick_findings
+from bdlf.datasets.problems import Collected
+from bdlf.datasets.tree import file_stats
+from bdlf.evaluation import score, settings
+from bdlf.evaluation.features_file import read_features
+from bdlf.experiment import dataset_split, read_listing
+from bdlf.runs.identity import dataset_id
+from bdlf.runs.logs import warn_of
+from bdlf.runs.record import metrics_row
+from bdlf.scoring.written import digest, write_scores
+from bdlf.system.errors import InputError
+
+log = logging.getLogger("bdlf")
+
+
+def score_features(config: EvaluateConfig) -> None:
+    """Score the features in the file `config.features`, and write the scores beside it.
+
+    Raises InputError for a missing dataset, for a damaged file, and for features that lack an image of the protocol.
+    """
+    assert config.features is not None
+    if config.dataset.name is None:
+        raise InputError("features= needs their dataset: dataset=sysu, regdb, llcm or synthetic")
+    source = config.dataset.dataset()
+    split = dataset_split(source)
+    if split is not None and config.dataset.split is None:
+        raise InputError("features= of RegDB are of one of its ten splits: say which by dataset.split=1..10")
+    file, name = Path(config.features), dataset_id(source)
+    table = read_listing(source, splits=("test",))
+    asked = {key: value for key, value in dataclasses.asdict(config.evaluation).items() if value is not None}
+    used = settings(source.name, table, root=source.root, **asked)
+    features, rows, others = read_features(file, table)
+    if others:
+        log.warning(
+            "%d of its images are no test images of %s, %s first: left out", len(others), source.name, others[0]
+        )
+    scores = [score(features, rows, table, setting) for setting in used]
+    card = {"dataset": name, "split": split, "feature": None, "flip": None}
+    card |= {"model": "features", "epoch": None, "selection": None}
+    metrics = [metrics_row(setting, one, **card) for setting, one in zip(used, scores, strict=True)]
+    tested = fingerprint(table, source.root)
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    place = file.parent / "evaluations" / f"{file.stem}-{digest([content, asked, name, split, tested])}"
+    whole, findings = _look_at_the_rest(source, table)
+    write_scores(
+        Path(config.output) if config.output else place,
+        metrics,
+        scores,
+        run_id=None,
+        label=file.stem,
+        features_sha256=content,
+        dataset=name,
+        fingerprint=whole,
+        test_fingerprint=tested,
+        dataset_findings=findings,
+        selection=None,
+    )
+
+
+def _look_at_the_rest(source: Dataset, table: pd.DataFrame) -> tuple[str | None, list[str]]:
+    """The fingerprint of all images (None where they cannot all be listed), and what is wrong with them.
+
+    Faults of the training images change no score of given features. So they are warned of here, where training stops.
+    """
+    problems = Collected()
+    everything = read_listing(source, problems=problems)
+    whole = None if problems.stopping else fingerprint(everything, source.root)
+    if source.root is None:
+        return whole, []
+    empty = table["path"][file_stats(Path(source.root), table["path"].tolist())[:, 0] == 0]
+    findings: list[Any] = [finding.message for finding in problems.findings]
+    if len(empty):
+        findings.append(f"{len(empty)} of {len(table)} test images are empty files, {empty.iloc[0]} first")
+    findings += quick_findings(everything, source.root)
+    warn_of(findings, source.name)
+    return whole, findings
