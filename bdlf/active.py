@@ -14,6 +14,8 @@ from typing import Any
 from bdlf.config import Config, Loss, Term
 from bdlf.datasets import dataset_named
 
+PAPER = "bdlf"
+"""The method whose components Table 2 switches on and off."""
 LOSS_GROUPS: dict[str, tuple[str, ...]] = {
     "app": ("fkl", "dkl", "dcorr"),
     "cmf": ("id_fused", "fbkl"),
@@ -70,16 +72,19 @@ def _defaults() -> dict[str, Any]:
 def active_weights(values: Mapping[str, Any]) -> dict[str, float]:
     """The weight of every term that is on, by the term's name.
 
-    A weight of 0 switches a term off. Otherwise the term's own switch decides, and where that is None, the switch of
+    A term that the method does not have (`method.terms`) is off. A weight of 0 switches a term off. Otherwise the term's own switch decides, and where that is None, the switch of
     the term's group. A term without a group is then on.
 
     The group `detail` may have None as its switch too. It is then on whenever the network has Z^D for another reason:
     because the DFE module is on, or because `skd` or a term of `app` reads Z^D (the row of Table 2 without DFE).
     """
+    allowed = values["method.terms"]
     group_of = {term: group for group, members in LOSS_GROUPS.items() for term in members}
     groups = {group: values[f"loss.{group}.enabled"] for group in LOSS_GROUPS}
 
     def is_on(name: str) -> bool:
+        if allowed is not None and name not in allowed:
+            return False
         switch = values[f"loss.{name}.enabled"]
         if switch is None:
             switch = groups[group_of[name]] if name in group_of else True
@@ -157,7 +162,7 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
         used.update((key, values[key]) for key in keys)
 
     _take_data(values, used)
-    take("image.height", "image.width", "batch.identities", "batch.images")
+    take("method.name", "image.height", "image.width", "batch.identities", "batch.images")
     take("augment.flip", "augment.erase", "augment.exchange")
     used["augment.crop"] = bool(values["augment.crop"] and values["augment.pad"])
     if used["augment.crop"]:
@@ -236,6 +241,7 @@ def can_decide(key: str) -> bool:
     The other keys hold names and places, or say how the run is scored.
     """
     others = (
+        "method.name",
         "ema.enabled",
         "ema.decay",
         "precision",

@@ -1,9 +1,12 @@
 """Score a run again, the features of any other code, or the splits of RegDB together; no run's own result is touched.
 
+With explain=true, say what is evaluated on a dataset. That needs no data.
+
 Examples
   python -m bdlf.evaluate run=outputs/sysu/full-1a2b3c4d/seed0 evaluation.mode=indoor save_features=true
   python -m bdlf.evaluate features=theirs.npz dataset=sysu evaluation.gallery=official evaluation.shots=10
   python -m bdlf.evaluate 'splits=outputs/regdb/full-1a2b3c4d/seed0'
+  python -m bdlf.evaluate dataset=llcm explain=true
 """
 
 from __future__ import annotations
@@ -29,10 +32,14 @@ def evaluate(config: EvaluateConfig) -> int:
 
     show_on_screen()
     asked = [name for name in ("run", "features", "splits") if getattr(config, name) is not None]
+    asked += ["explain"] if config.explain else []
     if len(asked) != 1:
         given = f"{' and '.join(asked)} are given" if asked else "none is given"
-        raise InputError(f"one of run=FOLDER, features=FILE.npz and splits=FOLDERS is needed; {given}")
+        raise InputError(f"one of run=FOLDER, features=FILE.npz, splits=FOLDERS and explain=true is needed; {given}")
     _require_used(config, asked[0])
+    if config.explain:
+        _explain(config)
+        return DONE
     if config.output is not None and (Path(config.output) / "config.yaml").exists():
         raise InputError(
             f"output={config.output} is a run folder, whose own result is never replaced; choose another output="
@@ -51,13 +58,15 @@ _USED = {
     "run": ("selection", "save_features", "dataset.root", "dataset.follow_links", "dataset.split", "evaluation"),
     "features": ("dataset", *_PROTOCOL),
     "splits": (),
+    "explain": ("dataset", *_PROTOCOL),
 }
-"""The keys that each of the three commands reads."""
+"""The keys that each of the four commands reads."""
 _ALWAYS_USED = ("output", "data", "devices", "threads", "debug")
 """The keys that every one accepts; the last four change no number."""
 _WHY_NOT = {
     ("run", "dataset"): "a run knows its dataset; dataset.root= says where it lies now",
     ("features", "evaluation"): "it is how a network is used, and features are scored as they are",
+    ("explain", "evaluation"): "it is how a network is used, and no network is used here",
     ("splits", "evaluation"): "splits= collates what the runs' results hold",
 }
 
@@ -72,6 +81,16 @@ def _require_used(config: EvaluateConfig, what: str) -> None:
             reason = _WHY_NOT.get((what, parts[0]), f"{what}= makes no use of it")
             given = str(value).lower() if isinstance(value, bool) else value  # as it is typed
             raise InputError(f"{key}={given} does not go with {what}=: {reason}; leave it out")
+
+
+def _explain(config: EvaluateConfig) -> None:
+    from bdlf.datasets import DATASETS
+    from bdlf.datasets.explain import explain
+
+    if config.dataset.name is None:
+        raise InputError(f"explain=true needs a dataset: dataset={'|'.join(DATASETS)}")
+    asked = {key: getattr(config.evaluation, key) for key in ("mode", "shots", "direction", "gallery", "reading")}
+    print(explain(config.dataset.name, **asked))
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -32,6 +32,7 @@ from bdlf.data.images import Images, check_cache, choose_cache
 from bdlf.data.sampler import IdentitySampler
 from bdlf.data.store import cache_folder, open_store
 from bdlf.data.synthetic.drawing import render
+from bdlf.datasets import dataset_named
 from bdlf.datasets.decoding import check_range
 from bdlf.datasets.problems import STRICT, Problems
 from bdlf.evaluation import Setting, extract, settings
@@ -68,7 +69,7 @@ def prepare(config: Config, *, images: pd.DataFrame | None = None, resumes: bool
     experiment = Experiment(config)
     if images is not None:
         experiment.listing = images
-    for part in ("table", "settings", "sampler"):  # refuse now what cannot be scored or sampled
+    for part in ("table", "settings", "sampler", "augmentation"):  # refuse now what cannot be scored or drawn
         getattr(experiment, part)
     weights = "none" if resumes else config.backbone.weights
     network = build_network(config, len(experiment.sampler.pids), experiment.objective, weights=weights)
@@ -191,7 +192,7 @@ class Experiment:
 
     @cached_property
     def settings(self) -> dict[str, list[Setting]]:
-        """The protocols of the result, 'test', and of the identities that choose an epoch, 'val'; none where none do."""
+        """The protocols of the result, 'test', and of the identities that choose an epoch, 'val', perhaps none."""
         name, root = self.config.dataset.name, self.config.dataset.root
         asked = {key: getattr(self.config.evaluation, key) for key in _PROTOCOL}
         found = {"test": settings(name, self.table, root=root, **asked), "val": []}
@@ -220,6 +221,11 @@ class Experiment:
     def objective(self) -> Objective:
         """The terms that are on, with their weights and options."""
         return build_objective(self.config)
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """What happens to the training images; the test images are scored as they are."""
+        return Augmentation(**dataclasses.asdict(self.config.augment))
 
     @property
     def recipe(self) -> Recipe:
@@ -259,7 +265,7 @@ class Experiment:
     def store(self, device: torch.device) -> Images:
         """All images of the listing, decoded (or drawn) once; see `bdlf.data.store` and `bdlf.data.images.Images`."""
         image, data = self.config.image, self.config.data
-        drawn = self.config.dataset.name == "synthetic"
+        drawn = not dataset_named(self.config.dataset.name).has_files
         choose_cache(data.cache, 3 * len(self.listing) * image.height * image.width, device)  # before it is decoded
         store = open_store(
             self.listing,
@@ -274,9 +280,8 @@ class Experiment:
 
     def batches(self, store: Images) -> Batches:
         """The batches of the run, of images in `store`."""
-        augmentation = Augmentation(**dataclasses.asdict(self.config.augment))
-        views = self.trained.network.views
-        return Batches(self.sampler, store, self.training_rows, augmentation, views, seed=self.config.seed)
+        views, seed = self.trained.network.views, self.config.seed
+        return Batches(self.sampler, store, self.training_rows, self.augmentation, views, seed=seed)
 
     def learner(self, fabric: Fabric) -> Learner:
         """Move the network to the device of `fabric`, compile it if asked, and add its optimiser and its average."""
@@ -340,7 +345,7 @@ def check_options(config: Config) -> None:
 
 def read_listing(config: Dataset, *, splits: Sequence[str] | None = None, problems: Problems = STRICT) -> pd.DataFrame:
     """The images of the dataset (of some of its splits), by name and place on disk; see `bdlf.data.listing`."""
-    if config.name == "synthetic":
+    if not dataset_named(config.name).has_files:
         drawn = {"seed": config.seed, **dataclasses.asdict(config.synthetic)}
         return listing(config.name, None, split=config.split, synthetic=drawn, splits=splits, problems=problems)
     follow = config.follow_links
@@ -349,7 +354,7 @@ def read_listing(config: Dataset, *, splits: Sequence[str] | None = None, proble
 
 def dataset_split(config: Dataset) -> int | None:
     """The number of the split in result rows; None for a dataset that has one split only."""
-    return config.split if config.name == "regdb" else None
+    return dataset_named(config.name).split_number(config.split)
 
 
 def build_objective(config: Config) -> Objective:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bdlf.active import ATTENTION_OWN, CORR_BASE, CORR_DETAIL, CORR_DETAIL_CENTRED
 from bdlf.losses import (
     correlation,
     detail_correlation,
@@ -261,15 +262,15 @@ def correlations(embeddings: Embeddings, labels: Int[Tensor, " rows"]) -> dict[s
     """
     watched: dict[str, Tensor] = {}
     if embeddings.base is not None:
-        watched["corr_base"] = correlation(*_modalities(embeddings, embeddings.base))
+        watched[CORR_BASE] = correlation(*_modalities(embeddings, embeddings.base))
     if embeddings.detail is not None:
         visible, infrared = (widen(rows) for rows in _modalities(embeddings, embeddings.detail))
-        watched["corr_detail"] = correlation(visible, infrared)
-        watched["corr_detail_centred"] = correlation(visible - visible.mean(dim=0), infrared - infrared.mean(dim=0))
+        watched[CORR_DETAIL] = correlation(visible, infrared)
+        watched[CORR_DETAIL_CENTRED] = correlation(visible - visible.mean(dim=0), infrared - infrared.mean(dim=0))
     if embeddings.attention is not None:
         visible_labels, infrared_labels = _modalities(embeddings, labels)
         own = torch.cat([visible_labels[:, None] == infrared_labels, infrared_labels[:, None] == visible_labels])
-        watched["attention_own"] = (widen(embeddings.attention) * own).sum(dim=1).mean()
+        watched[ATTENTION_OWN] = (widen(embeddings.attention) * own).sum(dim=1).mean()
     return watched
 
 

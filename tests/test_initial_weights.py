@@ -25,12 +25,16 @@ def composed(*words: str) -> Config:
         return OmegaConf.to_object(compose("config", ["dataset=synthetic", *words]))
 
 
+def built(config: Config):
+    return build_network(config, 7, build_objective(config), weights=config.backbone.weights)
+
+
 @cache
 def initial(*words: str) -> dict[str, torch.Tensor]:
     """Names and values of a network as training starts with it, built under another global generator each time."""
     config = composed(*words)
     torch.manual_seed(next(_STATES))
-    return build_network(config, 7, build_objective(config), weights=config.backbone.weights).state_dict()
+    return built(config).state_dict()
 
 
 def parts(names) -> set[str]:
@@ -85,7 +89,7 @@ def test_a_constructed_projector_starts_where_the_free_one_does():
     found = []
     for form in ("free", "orthogonal"):
         config = composed(f"beg={form}", "seed=4")
-        found.append(build_network(config, 7, build_objective(config), weights=config.backbone.weights).projection().detach())
+        found.append(built(config).projection().detach())
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bdlf import losses
-from bdlf.active import DISTILLATION, TERM_OPTIONS, needs_detail, needs_fusion, needs_projection
+from bdlf.active import DISTILLATION, TERM_OPTIONS, WATCHED, needs_detail, needs_fusion, needs_projection
 from bdlf.networks.embeddings import Embeddings
 from bdlf.objective import TERMS, Objective, correlations
 from bdlf.system.errors import InputError
@@ -266,3 +266,7 @@ def test_correlations_are_those_that_can_be_had() -> None:
     assert correlations(embeddings(**nothing), LABELS) == {}
     assert list(correlations(embeddings(base=None, attention=None), LABELS)) == ["corr_detail", "corr_detail_centred"]
     assert list(correlations(embeddings(detail=None), LABELS)) == ["corr_base", "attention_own"]
+
+
+def test_what_is_watched_is_what_the_record_has_columns_for() -> None:
+    assert tuple(correlations(embeddings(), LABELS)) == WATCHED

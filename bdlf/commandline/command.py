@@ -7,7 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import hydra
@@ -22,6 +24,7 @@ from bdlf.commandline.help import help_text
 from bdlf.commandline.jobs import DONE, FAILED, INTERRUPTED, STOPPED, WRONG_INPUT, announce, hand_to_launcher
 from bdlf.commandline.refused_words import refuse_hidden_configuration, refuse_sweep_over, refuse_without_effect
 from bdlf.commandline.sweep_start import SweepCall
+from bdlf.commandline.sweep_stop import SweepStop, go_on_apart, signals_asked
 from bdlf.commandline.typed_values import keep_typed
 from bdlf.commandline.words import (
     asks_for_debug,
@@ -41,6 +44,7 @@ from bdlf.config import config_folder, schema_tree
 from bdlf.system import processes
 from bdlf.system.errors import HeldError, InputError, StorageError
 from bdlf.system.screen import keep_going
+from bdlf.system.screen_table import print_line
 
 _LONGEST_NAME = 200  # bytes; a file's name may have 255, and runs add suffixes to the names that are given
 _EXPLAINED = (HydraException, OmegaConfBaseException, OverflowError, OSError, sweep_start.JobFailedError)
@@ -122,6 +126,8 @@ class _Call:
     """Of the jobs of a sweep that this process started."""
     codes: list[int] = field(default_factory=list)
     """Exit codes of the jobs where the command is no sweep: at most one."""
+    stop: SweepStop | None = None
+    """What a signal does; only in the process that started the sweep, and only where the jobs have others."""
 
     def run(self) -> int:
         """Let Hydra compose the configuration and start the jobs. Returns the exit code that a launcher asks for."""
@@ -130,16 +136,30 @@ class _Call:
             processes.prepare_threads()
             primary = _prepare(self.name, self.folder, self.schema)
             folder = str(config_folder("conf") / self.folder)
-            with sweep_start.listening(self.begin_sweep):
+            with ExitStack() as around, sweep_start.listening(lambda composed: self.begin_sweep(composed, around)):
                 hydra.main(version_base="1.3", config_path=folder, config_name=primary)(self.job)()
         except SystemExit as left:
             if self.sweep.folder is None:
                 raise
             return left.code if isinstance(left.code, int) else FAILED
-        return DONE
+        except Exception:
+            if not self.is_stopped():
+                raise
+        return self.stop.code if self.stop is not None and self.is_stopped() else DONE
 
-    def begin_sweep(self, composed: DictConfig) -> None:
-        """Check the words of a sweep, share the cores among its jobs and fix where its records go."""
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped the sweep. Launchers may raise any error then."""
+        return self.stop is not None and bool(self.stop.received)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a launcher, which pickles this object into other processes."""
+        return self.__dict__ | {"stop": None}
+
+    def begin_sweep(self, composed: DictConfig, around: ExitStack) -> None:
+        """Check the words of a sweep, share the cores among its jobs and fix where its records go.
+
+        From here on until `around` closes, a signal stops the jobs that a launcher has started in other processes.
+        """
         try:
             given = sweep_start.swept_words(composed)
             refuse_sweep_over(given)
@@ -150,12 +170,19 @@ class _Call:
         sweep_start.set_parameters(composed, lambda words: keep_typed(words, self.schema))
         processes.share_cores(composed)
         self.sweep.begin(composed)
+        if self.sweep.watched and self.sweep.folder is not None:
+            go_on_apart()
+            sweep = (self.sweep.folder, self.sweep.name)
+            self.stop = SweepStop(*sweep, still_running=partial(sweep_records.still_running, *sweep))
+            around.enter_context(self.stop.listening())
 
     def job(self, composed: DictConfig) -> float | None:
         """Run one job, in a process of its own if it belongs to a sweep. Returns the figure that a sweeper optimises.
 
-        Exits the process where the job was interrupted: the jobs of a sweep that come after it do not start.
+        Where the job was interrupted, the process that runs the sweep exits, so that no later job starts. A process that
+        a launcher started returns, because joblib would kill its other jobs if one of them raised SystemExit.
         """
+        elsewhere = self.sweep.watched and self.stop is None  # a launcher has started this process
         current = HydraConfig.get()
         os.chdir(current.runtime.cwd)  # hydra.job.chdir=true has changed it
 
@@ -166,14 +193,18 @@ class _Call:
         if current.mode != RunMode.MULTIRUN:
             self.codes.append(work())
             return None
+        if elsewhere and self.sweep.folder is not None and signals_asked(self.sweep.folder, self.sweep.name):
+            raise sweep_start.JobFailedError(f"job {current.job.num} did not begin: the sweep was stopped")
         if self.preload is not None and not self.records and sys.platform == "linux":
             self.preload()  # elsewhere libraries may not survive a fork: each job imports for itself
         words = current.overrides.task
-        record = sweep_records.run_job(work, current.job.num, words, call=self.sweep.name, sweep=self.sweep.folder)
+        call = {"call": self.sweep.name, "sweep": self.sweep.folder, "watched": self.sweep.watched}
+        record = sweep_records.run_job(work, current.job.num, words, **call)
         self.records.append(record)
         if record.code in (INTERRUPTED, STOPPED) and record.state != "held":
             hand_to_launcher()
-            sys.exit(record.code)
+            if not elsewhere:
+                sys.exit(record.code)
         return sweep_start.figure(record)
 
     def end(self, code: int, unexpected: Exception | None) -> int:
@@ -184,7 +215,8 @@ class _Call:
         records = self.records
         if self.sweep.folder is not None:
             try:
-                records = sweep_records.end_call(self.sweep.folder, self.sweep.name, records, kept=self.sweep.kept)
+                options = {"kept": self.sweep.kept, "interrupted": self.is_stopped()}
+                records = sweep_records.end_call(self.sweep.folder, self.sweep.name, records, **options)
             except InputError as error:
                 print_error(f"the records of the jobs cannot be read: {error}")
                 code = FAILED
@@ -200,6 +232,8 @@ class _Call:
         if records:
             table = None if self.sweep.folder is None else self.sweep.folder / "jobs.csv"
             sweep_records.show(records, [table] if table is not None and table.is_file() else [])
+        if self.stop is not None and self.stop.received:
+            print_line(f"stopped by {self.stop.received[-1].name}: the same command goes on (without rerun=true)")
         return code or sweep_records.exit_code(records)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import IO, Any, NoReturn
@@ -18,6 +20,8 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED, STOPPED = 0, 1, 2, 75, 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """Signals that ask a job to stop: Ctrl-C, those that SLURM and submitit send before they end a job, and SIGHUP, which a
 closing terminal sends."""
+
+_LOOK = 0.5  # seconds between two looks at what a sweep asks of its jobs
 
 _parent: IO[str] | None = None  # in a child process: the pipe to its parent
 _passed_on: signal.Signals | None = None  # in a parent process: the last signal that it passed on to its child
@@ -40,7 +44,9 @@ def announce(**facts: Any) -> None:
 
 
 def run_apart(
-    work: Callable[[], int], hear: Callable[[dict[str, Any]], object] = lambda _: None
+    work: Callable[[], int],
+    hear: Callable[[dict[str, Any]], object] = lambda _: None,
+    asked: Callable[[], Iterable[signal.Signals]] | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Call `work` in a child process. Returns its exit code, negative for a signal, and everything that it announced.
 
@@ -49,6 +55,9 @@ def run_apart(
 
     This process passes the signals of `SIGNALS` on to the child, so that the job can save and stop in order. A child
     that has not installed its handlers yet exits with INTERRUPTED; at SIGINT it raises KeyboardInterrupt.
+
+    `asked` returns all signals so far by which a sweep asks its jobs to stop. It is called twice a second, and these
+    signals are passed on too. A signal that arrives both ways, as Ctrl-C may, is passed on once.
     """
     global _passed_on
     _passed_on = None
@@ -66,16 +75,30 @@ def run_apart(
     os.close(to_parent)
     os.close(parent_lives)
 
+    received: Counter[int] = Counter()
+    passed_on: Counter[int] = Counter()
+
+    def pass_on_all(wanted: Counter[int]) -> None:
+        for number, times in wanted.items():
+            while passed_on[number] < times:
+                passed_on[number] += 1
+                with suppress(ProcessLookupError):  # the child has ended already
+                    os.kill(child, number)
+
     def pass_on(number: int, _: FrameType | None) -> None:
         global _passed_on
         _passed_on = signal.Signals(number)
-        with suppress(ProcessLookupError):  # the child has ended already
-            os.kill(child, number)
+        received[number] += 1
+        pass_on_all(received)
+
+    def look() -> None:
+        if asked is not None:
+            pass_on_all(Counter(asked()))
 
     before = {number: signal.signal(number, pass_on) for number in signals}
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        facts = _listen(from_child, hear)
+        facts = _listen(from_child, hear, None if asked is None else look)
         _, status = os.waitpid(child, 0)
     finally:
         for number, handler in before.items():
@@ -85,16 +108,27 @@ def run_apart(
     return os.waitstatus_to_exitcode(status), facts
 
 
-def _listen(pipe: int, hear: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Read what the child announces until it closes the pipe, and call `hear` after each line. Returns all facts."""
+def _listen(
+    pipe: int, hear: Callable[[dict[str, Any]], object], look: Callable[[], object] | None
+) -> dict[str, Any]:
+    """Read what the child announces until it closes the pipe, and call `hear` after each line. Returns all facts.
+
+    `look`, where there is one, is called at once and every `_LOOK` seconds.
+    """
     facts: dict[str, Any] = {}
     unfinished = b""  # the beginning of a line; a child that is killed may never send the rest
-    while part := os.read(pipe, 1 << 16):
+    while True:
+        if look is not None:
+            look()
+            if not select.select([pipe], [], [], _LOOK)[0]:
+                continue
+        part = os.read(pipe, 1 << 16)
+        if not part:
+            return facts
         *lines, unfinished = (unfinished + part).split(b"\n")
         for line in lines:
             facts |= json.loads(line)
             hear(facts)
-    return facts
 
 
 def hand_to_launcher() -> None:

@@ -24,10 +24,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bdlf.commandline.jobs import DONE, FAILED, INTERRUPTED, in_words, run_apart
+from bdlf.commandline.sweep_stop import signals_asked
 from bdlf.system.errors import InputError, StorageError
 from bdlf.system.files import read_json, write_json, write_text
 from bdlf.system.locks import held
@@ -69,13 +71,20 @@ def new_call() -> str:
 
 
 def run_job(
-    work: Callable[[], int], number: int, overrides: Sequence[str], *, call: str, sweep: Path | None
+    work: Callable[[], int],
+    number: int,
+    overrides: Sequence[str],
+    *,
+    call: str,
+    sweep: Path | None,
+    watched: bool = False,
 ) -> JobRecord:
     """Call `work` in a process of its own and return the record of how it ended.
 
     `number` is the job's number in the call, and `overrides` are its words. The record is written into the folder
     `sweep` when the job starts and whenever the job announces something; where `sweep` is None, nothing is written. A
-    record that cannot be written never stops the job: a warning is logged when the job has ended.
+    record that cannot be written never stops the job: a warning is logged when the job has ended. With `watched`, the
+    signals that `sweep_stop.signals_asked` returns are passed on to the job.
     """
     running = JobRecord(
         call=call,
@@ -94,7 +103,8 @@ def run_job(
 
     follow({})
     started = time.perf_counter()
-    code, facts = run_apart(work, follow)
+    asked = partial(signals_asked, sweep, call) if watched and sweep is not None else None
+    code, facts = run_apart(work, follow, asked)
     ended = at_its_end(running, code, facts, time.perf_counter() - started)
     if sweep is not None:
         try:
@@ -133,30 +143,40 @@ def keep(sweep: Path, record: JobRecord) -> None:
         _write_tables(sweep, record.call)
 
 
-def end_call(sweep: Path, call: str, ran_here: Iterable[JobRecord] = (), *, kept: bool = True) -> list[JobRecord]:
+def still_running(sweep: Path, call: str) -> bool:
+    """Whether any job of a call is running. A job whose process is gone is not."""
+    return any(_as_it_is(record).state == "running" for record in _read(sweep, call))
+
+
+def end_call(
+    sweep: Path, call: str, ran_here: Iterable[JobRecord] = (), *, kept: bool = True, interrupted: bool = False
+) -> list[JobRecord]:
     """The records of a call that has ended, sorted by job number.
 
     They are read from the disk. `ran_here` adds the records that could not be written. A job that is still recorded as
-    running was killed before it could say how it ended, so its record is changed to failed. With `kept=False` the
-    folder `sweep` is removed afterwards. Raises `StorageError` where a record cannot be written.
+    running was killed before it could say how it ended, so its record is changed to failed, or to interrupted where the
+    whole call was `interrupted`. With `kept=False` the folder `sweep` is removed afterwards. Raises `StorageError`
+    where a record cannot be written.
     """
     found = {record.job: record for record in ran_here}
     try:
-        found |= {record.job: record for record in _ended(sweep, call)}
+        found |= {record.job: record for record in _ended(sweep, call, "interrupted" if interrupted else "failed")}
     finally:
         if not kept:
             shutil.rmtree(sweep, ignore_errors=True)
     return [found[job] for job in sorted(found)]
 
 
-def _ended(sweep: Path, call: str) -> list[JobRecord]:
+def _ended(sweep: Path, call: str, without_word: str) -> list[JobRecord]:
+    """The records of a call that has ended; `without_word` is the state of jobs that did not say how they ended."""
     if not _folder(sweep, call).is_dir():
         return []
     with _alone(sweep):
         for record in _read(sweep, call):
             if record.state == "running":
-                why = "the sweep ended without word from this job; perhaps it was killed because memory ran out"
-                _write(sweep, dataclasses.replace(record, state="failed", reason=why, written=_now()))
+                why = "the sweep ended without word from this job"
+                why += "; perhaps it was killed because memory ran out" if without_word == "failed" else ""
+                _write(sweep, dataclasses.replace(record, state=without_word, reason=why, written=_now()))
         _write_tables(sweep, call)
         return _read(sweep, call)
 

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from bdlf.commandline.sweep_records import JobRecord, new_call
+from bdlf.commandline.sweep_stop import is_watched
 
 _BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -33,9 +34,11 @@ class SweepCall:
     """The folder of the records; None before the sweep has started."""
     kept: bool = True
     """Whether the records stay on disk. If not, they only tell the starting process what became of the jobs."""
+    watched: bool = False
+    """Whether the jobs look for the file `stop` (`bdlf.commandline.sweep_stop`)."""
 
     def begin(self, config: DictConfig) -> None:
-        """Set `folder` and `kept` from the sweep's configuration.
+        """Set `folder`, `kept` and `watched` from the sweep's configuration.
 
         A dry run, and a command that has no key `sweep`, keep no records.
         """
@@ -43,6 +46,7 @@ class SweepCall:
         self.kept = "sweep" in config and not dry
         folder = Path(config.hydra.sweep.dir)
         self.folder = folder if self.kept else folder / f".{self.name}"
+        self.watched = is_watched(config)
 
 
 class JobFailedError(Exception):

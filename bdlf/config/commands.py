@@ -57,6 +57,7 @@ class EvaluateConfig:
 
     run: str | None = None  # a run folder
     features: str | None = None  # a .npz file of features of the test images of `dataset`, from any code
+    explain: bool = False  # say what is evaluated on `dataset`, without any data
     splits: Any = None  # run folders of RegDB's splits, or patterns of such folders, whose results are averaged
     selection: str = "last_epoch"  # which epoch of the run, if it was trained with selection=...
     save_features: bool = False  # true: write the features of the run to <output>/features.npz

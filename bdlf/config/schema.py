@@ -64,6 +64,12 @@ class Augment:
 
 
 @dataclass
+class Method:
+    name: str = "bdlf"  # one of bdlf.methods.METHODS
+    terms: list[str] | None = None  # the loss terms that the method may have; null: all
+
+
+@dataclass
 class Backbone:
     name: str = "resnet50"  # resnet50 | resnet18 | resnet10
     weights: str = "imagenet"  # imagenet | none | path of a file
@@ -221,6 +227,7 @@ class Checkpoint:
 class Config:
     """A run. The files in `conf/<group>/` are the options of the groups."""
 
+    method: Method = field(default_factory=Method)
     dataset: Dataset = field(default_factory=Dataset)
     image: Image = field(default_factory=Image)
     data: Data = field(default_factory=Data)

@@ -44,18 +44,17 @@ def listing(
     two are raised, and the table has what is readable.
     """
     dataset = dataset_named(name)
+    wanted = asked_splits(dataset, split, splits)
     if dataset.has_files:
-        asked_splits(dataset, split, splits)
         if synthetic is not None:
             raise InputError(f"{name} takes no options of the synthetic dataset: leave {', '.join(synthetic)} out")
         options: dict[str, Any] = {"split": split, "splits": splits, "follow_links": follow_links}
         table, _ = read_table(name, root, **options, problems=problems)
     else:
-        wanted = asked_splits(dataset, split, splits)
         table = synthetic_listing(**(synthetic or {}))
         table = table[table["split"].isin(wanted)].reset_index(drop=True)
         check(table, name, trained="train" in wanted, problems=problems)
-    table.attrs["name"] = name
+    table.attrs["name"] = name  # only for callers of `quick_findings` that do not name the dataset yet
     return table
 
 

@@ -103,8 +103,13 @@ _TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str"
 def _fits(value: Any, annotation: str) -> bool:
     if annotation == "Any":
         return True
-    if annotation == "list[int]":
-        return isinstance(value, list) and all(_fits(one, "int") for one in value)
+    return any(_is_a(value, name) for name in annotation.split(" | "))
+
+
+def _is_a(value: Any, name: str) -> bool:
+    if name.startswith("list["):
+        of = name.removeprefix("list[").removesuffix("]")
+        return isinstance(value, list) and all(_is_a(one, of) for one in value)
     if isinstance(value, bool):
-        return "bool" in annotation.split(" | ")
-    return any(isinstance(value, _TYPES[name]) for name in annotation.split(" | "))
+        return name == "bool"  # and never a number
+    return isinstance(value, _TYPES[name])

@@ -15,13 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bdlf.active import components, flat, in_use, variant_name
+from bdlf.active import PAPER, components, flat, in_use, variant_name
 from bdlf.config import Config, Dataset
 from bdlf.datasets import dataset_named
 from bdlf.datasets.record import is_synthetic
 from bdlf.system.errors import InputError
 
-NEUTRAL: dict[str, Any] = {"image.range": "file"}
+NEUTRAL: dict[str, Any] = {"image.range": "file", "method.name": "bdlf"}
 """Keys that were added to the schema after runs had been recorded, each with the value that changes nothing in a run.
 
 A key is left out of the hash while it has this value, so that runs recorded before the key existed keep their hash. The
@@ -142,6 +142,7 @@ def run_hash(config: Config) -> str:
 def run_label(config: Config) -> str:
     """The option `label`, or else the name of the row of Table 2 whose components are on.
 
+    For another method than the paper's it is the name of the method.
     If the stage and the number of blocks are in use, the name also says them where they are not the paper's 3 and 6.
     Raises InputError for a label with other characters than A-Z a-z 0-9 . _ and -.
     """
@@ -149,7 +150,7 @@ def run_label(config: Config) -> str:
     if label is None:
         values = flat(config)
         used = in_use(values)
-        label = variant_name(components(values))
+        label = variant_name(components(values)) if config.method.name == PAPER else config.method.name
         label += f"-stage{used['dfe.stage']}" if used.get("dfe.stage", 3) != 3 else ""
         label += f"-blocks{used['dfe.blocks']}" if used.get("dfe.blocks", 6) != 6 else ""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", label):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bdlf.config import Dataset, EvaluateConfig
 from bdlf.data import fingerprint
+from bdlf.datasets import DATASETS
 from bdlf.datasets.checking.published import quick_findings
 from bdlf.datasets.problems import Collected
 from bdlf.datasets.tree import file_stats
@@ -33,12 +34,17 @@ def score_features(config: EvaluateConfig) -> None:
     Raises InputError for a missing dataset, for a damaged file, and for features that lack an image of the protocol.
     """
     assert config.features is not None
+    *known, last = DATASETS
     if config.dataset.name is None:
-        raise InputError("features= needs their dataset: dataset=sysu, regdb, llcm or synthetic")
+        raise InputError(f"features= needs their dataset: dataset={', '.join(known)} or {last}")
     source = config.dataset.dataset()
     split = dataset_split(source)
     if split is not None and config.dataset.split is None:
-        raise InputError("features= of RegDB are of one of its ten splits: say which by dataset.split=1..10")
+        splits = DATASETS[source.name].numbered_splits
+        raise InputError(
+            f"features= of {DATASETS[source.name].title} are of one of its {len(splits)} splits: "
+            f"say which by dataset.split={splits[0]}..{splits[-1]}"
+        )
     file, name = Path(config.features), dataset_id(source)
     table = read_listing(source, splits=("test",))
     asked = {key: value for key, value in dataclasses.asdict(config.evaluation).items() if value is not None}

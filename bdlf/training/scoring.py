@@ -40,7 +40,7 @@ class Trained:
 
     @property
     def models(self) -> dict[str, Network]:
-        """The models by the name that result rows have for them. The first is reported: the average, if there is one."""
+        """The models by the name that result rows have for them. The first is reported: the average, if any."""
         raw = {"raw": self.network}
         return raw if self.averaged is None else {"ema": cast(Network, self.averaged.module), **raw}
 
@@ -245,5 +245,5 @@ def require_weights_of(
 
 
 def model_names(*, averaged: bool) -> tuple[str, ...]:
-    """The names of `Trained.models`, without building them: of a run that keeps an average, and of one that does not."""
+    """The names of `Trained.models`, without building them; `averaged`: the run keeps an average of its weights."""
     return ("ema", "raw") if averaged else ("raw",)

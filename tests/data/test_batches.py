@@ -1,4 +1,4 @@
-"""Batches: blocks in the order of the views, labels that agree, draws that depend on nothing but seed, epoch and step."""
+"""Batches: blocks in the order of the views, labels that agree, draws that depend on seed, epoch and step alone."""
 
 from __future__ import annotations
 

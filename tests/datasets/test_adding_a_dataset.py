@@ -88,7 +88,7 @@ def test_the_page_names_its_files_and_commands():
 
 
 def test_the_check_finds_the_dataset_and_what_is_wrong_with_it(home, tmp_path):
-    done = run(home, "-m", "bdlf.check", "dataset=corridor", "json=true")
+    done = run(home, "-m", "bdlf.check", *COMMANDS[0][1].split(), "json=true")
     report = json.loads(done.stdout)
     assert done.returncode == 0 and report["ok"], done.stdout + done.stderr
     assert report["images_opened"] == 28 and report["fingerprint"]
@@ -111,20 +111,18 @@ def test_the_check_finds_the_dataset_and_what_is_wrong_with_it(home, tmp_path):
 
 
 def test_the_dataset_is_explained_and_listed(home):
-    code = (
-        "from bdlf.datasets.explain import explain; from bdlf.data import listing; "
-        "print(explain('corridor', direction='vis_to_ir')); table = listing('corridor', 'data/CORRIDOR'); "
-        "print(len(table), sorted(set(table.query(\"split == 'test'\")['pid'])))"
-    )
-    done = run(home, "-c", code)
+    done = run(home, "-m", "bdlf.evaluate", *COMMANDS[1][1].split())
     assert done.returncode == 0, done.stderr
-    assert "Queries: all visible test images (6 as published)." in done.stdout
-    assert "ir_to_vis" not in done.stdout.partition("Options")[0]
-    assert done.stdout.endswith("28 [3, 4, 11]\n")
+    text = " ".join(done.stdout.split())
+    assert "Setting vis_to_ir all. Queries: all visible test images (6 as published)." in text
+    assert "train 4 identities in 16 images, test 3 identities in 12 images" in text
+    code = "from bdlf.data import listing; print(*listing('corridor', 'data/CORRIDOR', splits=['test']).pid)"
+    done = run(home, "-c", code)
+    assert done.stdout.split() == ["3"] * 4 + ["4"] * 4 + ["11"] * 4, done.stderr
 
 
 def test_a_tiny_run_trains_and_scores_it(home):
-    words = ["dataset=corridor", *TINY, "output=out", "data.cache_dir=cache"]
+    words = [*COMMANDS[2][1].split(), *TINY, "output=out", "data.cache_dir=cache"]
     done = run(home, "-m", "bdlf.train", *words)
     assert done.returncode == 0, done.stderr
     (file,) = (home / "out/corridor").glob("*/seed0/result.json")

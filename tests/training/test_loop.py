@@ -60,7 +60,7 @@ class Run:
 
     def fit(self, **options):
         class Spy(Augmentation):
-            def __call__(spy, images, exchangeable, generator, *, out=None):
+            def __call__(spy, images, exchangeable, generator, *, out=None):  # noqa: N805 (`self` is the run)
                 assert exchangeable.tolist() == [True] * 4 + [False] * 4
                 self.now = NUMBERS[generator.initial_seed()]
                 self.seen.append(images.clone())
