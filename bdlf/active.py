@@ -72,8 +72,9 @@ def _defaults() -> dict[str, Any]:
 def active_weights(values: Mapping[str, Any]) -> dict[str, float]:
     """The weight of every term that is on, by the term's name.
 
-    A term that the method does not have (`method.terms`) is off. A weight of 0 switches a term off. Otherwise the term's own switch decides, and where that is None, the switch of
-    the term's group. A term without a group is then on.
+    A term that the method does not have (`method.terms`) is off. A weight of 0 switches a term off. Otherwise the
+    term's own switch decides, and where that is None, the switch of the term's group. A term without a group is then
+    on.
 
     The group `detail` may have None as its switch too. It is then on whenever the network has Z^D for another reason:
     because the DFE module is on, or because `skd` or a term of `app` reads Z^D (the row of Table 2 without DFE).

@@ -275,6 +275,7 @@ class Experiment:
             cache_dir=data.cache_dir or cache_folder(),
             render=render if drawn else None,
             value_range=image.range,
+            name=self.config.dataset.name,
         )
         return Images(store, device, data.cache)
 

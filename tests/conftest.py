@@ -2,8 +2,13 @@
 
 import importlib
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +25,7 @@ from bdlf.commandline.command import run_command  # noqa: E402
 from bdlf.config import BenchmarkConfig, CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
 from bdlf.data.synthetic.layouts import LAYOUTS, write_layout  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)  # tensors here are small: a second thread only waits
 
 TINY = (
@@ -122,3 +128,59 @@ def evaluated(command, tmp_path):
 def test_set():
     """Overrides that name the images of a tiny run to another command."""
     return ["dataset=synthetic", *(word for word in TINY if word.startswith("dataset."))]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A copy of the package and its configurations in which a section of a README was followed."""
+
+    home: Path
+    files: list[tuple[str, str]]
+    """Names of the section's files, and the language of their block."""
+    commands: list[tuple[str, list[str]]]
+    """The section's commands: `bdlf.<name>` and the words behind it."""
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Python, with this copy in place of the package."""
+        variables = {**os.environ, "PYTHONPATH": str(self.home), **environment}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.home, env=variables, capture_output=True, text=True
+        )
+
+
+@pytest.fixture(scope="session")
+def follow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Followed]:
+    """`follow(page, heading)`: follow that section of a README, block by block, in a copy of the package.
+
+    A block belongs to the file that is named on the line before it. A block `diff` replaces single lines (`-`) of that
+    file by others (`+`); any other block is a new file.
+    """
+
+    def followed(page: str, heading: str) -> Followed:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        section = re.split(r"^## ", text.split(f"## {heading}\n")[1], flags=re.M)[0]
+        blocks = re.findall(r"^`([\w/.]+)`:\n\n```(\w+)\n(.*?)```", section, re.DOTALL | re.MULTILINE)
+        home = tmp_path_factory.mktemp("followed")
+        for folder in ("bdlf", "conf", "sweeps"):
+            shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, language, content in blocks:
+            write_block(home / name, language, content)
+        shell = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
+        found = re.findall(r"^python -m bdlf\.(\w+) (.*)$", shell, re.M)
+        commands = [(name, words.split()) for name, words in found]
+        return Followed(home, [(name, language) for name, language, _ in blocks], commands)
+
+    return followed
+
+
+def write_block(file: Path, language: str, content: str) -> None:
+    if language != "diff":
+        assert not file.exists(), f"{file} is there already"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+        return
+    changed = file.read_text(encoding="utf-8")
+    for old, new in re.findall(r"^-(.*)\n((?:\+.*\n)+)", content, re.MULTILINE):
+        assert changed.count(f"{old}\n") == 1, f"the page names a line that {file} does not have once: {old}"
+        changed = changed.replace(f"{old}\n", re.sub(r"^\+", "", new, flags=re.MULTILINE))
+    file.write_text(changed, encoding="utf-8")

@@ -179,10 +179,11 @@ class _Call:
     def job(self, composed: DictConfig) -> float | None:
         """Run one job, in a process of its own if it belongs to a sweep. Returns the figure that a sweeper optimises.
 
-        Where the job was interrupted, the process that runs the sweep exits, so that no later job starts. A process that
-        a launcher started returns, because joblib would kill its other jobs if one of them raised SystemExit.
+        Where the job was interrupted, the process that runs the sweep exits, so that no later job starts. A process
+        that a launcher has started returns, because joblib would kill its other jobs if one raised SystemExit.
         """
-        elsewhere = self.sweep.watched and self.stop is None  # a launcher has started this process
+        name, folder, watched = self.sweep.name, self.sweep.folder, self.sweep.watched
+        elsewhere = watched and self.stop is None  # a launcher has started this process
         current = HydraConfig.get()
         os.chdir(current.runtime.cwd)  # hydra.job.chdir=true has changed it
 
@@ -193,13 +194,12 @@ class _Call:
         if current.mode != RunMode.MULTIRUN:
             self.codes.append(work())
             return None
-        if elsewhere and self.sweep.folder is not None and signals_asked(self.sweep.folder, self.sweep.name):
+        if elsewhere and folder is not None and signals_asked(folder, name):
             raise sweep_start.JobFailedError(f"job {current.job.num} did not begin: the sweep was stopped")
         if self.preload is not None and not self.records and sys.platform == "linux":
             self.preload()  # elsewhere libraries may not survive a fork: each job imports for itself
         words = current.overrides.task
-        call = {"call": self.sweep.name, "sweep": self.sweep.folder, "watched": self.sweep.watched}
-        record = sweep_records.run_job(work, current.job.num, words, **call)
+        record = sweep_records.run_job(work, current.job.num, words, call=name, sweep=folder, watched=watched)
         self.records.append(record)
         if record.code in (INTERRUPTED, STOPPED) and record.state != "held":
             hand_to_launcher()
@@ -215,8 +215,9 @@ class _Call:
         records = self.records
         if self.sweep.folder is not None:
             try:
-                options = {"kept": self.sweep.kept, "interrupted": self.is_stopped()}
-                records = sweep_records.end_call(self.sweep.folder, self.sweep.name, records, **options)
+                records = sweep_records.end_call(
+                    self.sweep.folder, self.sweep.name, records, kept=self.sweep.kept, interrupted=self.is_stopped()
+                )
             except InputError as error:
                 print_error(f"the records of the jobs cannot be read: {error}")
                 code = FAILED
@@ -246,6 +247,7 @@ def _prepare(name: str, folder: str, schema: type) -> str:
     from_run = hasattr(schema, "from_run")
     refuse_hidden_configuration(words, name, has_from_run=from_run)
     refuse_without_effect(words, name, folder)
+    refuse_sweep_over(words)  # before Hydra recommends -m, which would be refused
     sys.argv[1:] = keep_typed(words, schema)
     saved = saved_run.folder_of(sys.argv[1:]) if from_run else None
     if saved is None:
@@ -305,6 +307,8 @@ def _require_plain(composed: DictConfig) -> None:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise InputError(f"{key}: {value.bit_length()} bits: a whole number below 2^63 is needed")
         if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-            raise InputError(f"{key}={value!r}: text in UTF-8 and without NUL is needed")
+            is_utf8 = "\0" in value or sys.getfilesystemencoding() == "utf-8"
+            locale = "" if is_utf8 else "; with LC_ALL=C.UTF-8 or PYTHONUTF8=1, Python reads the words as UTF-8"
+            raise InputError(f"{key}={value!r}: text in UTF-8 and without NUL is needed{locale}")
         if isinstance(value, str) and max(len(part.encode()) for part in value.split("/")) > _LONGEST_NAME:
             raise InputError(f"{key}={value}: names of at most {_LONGEST_NAME} bytes are needed, as of files")

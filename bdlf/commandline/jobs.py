@@ -108,9 +108,7 @@ def run_apart(
     return os.waitstatus_to_exitcode(status), facts
 
 
-def _listen(
-    pipe: int, hear: Callable[[dict[str, Any]], object], look: Callable[[], object] | None
-) -> dict[str, Any]:
+def _listen(pipe: int, hear: Callable[[dict[str, Any]], object], look: Callable[[], object] | None) -> dict[str, Any]:
     """Read what the child announces until it closes the pipe, and call `hear` after each line. Returns all facts.
 
     `look`, where there is one, is called at once and every `_LOOK` seconds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from bdlf.commandline.words import quoted
 from bdlf.config import config_folder
 from bdlf.system.errors import InputError
 
@@ -49,11 +51,13 @@ def refuse_without_effect(words: Iterable[str], name: str, folder: str) -> None:
 
 
 def refuse_sweep_over(words: Iterable[str]) -> None:
-    """Raise `InputError` where a sweep gives several values to a key that must be the same for all of its jobs."""
+    """Raise `InputError` for several values of a key that must be the same for all jobs of a sweep."""
     for word in words:
-        key = word.partition("=")[0].lstrip("+")
-        if key in _ONE_FOR_A_SWEEP and _is_swept(word):
-            raise InputError(f"{word}: {_ONE_FOR_A_SWEEP[key]}; give one value, and a command of its own for each")
+        key, _, values = word.partition("=")
+        if key.lstrip("+") in _ONE_FOR_A_SWEEP and _is_swept(word):
+            why = f"{_ONE_FOR_A_SWEEP[key.lstrip('+')]}; give one value, and a command of its own for each"
+            comma = f" (a name with a comma is typed {shlex.quote(f'{key}={quoted(values)}')})"
+            raise InputError(f"{word}: {why}{comma if key in ('output', 'sweep') else ''}")
 
 
 def _is_swept(word: str) -> bool:

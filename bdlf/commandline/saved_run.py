@@ -30,6 +30,7 @@ _OF_THE_CALL = ("sweep", "dry_run", "rerun", "debug")
 def folder_of(words: list[str]) -> Path | None:
     """The run folder that `from_run=` names on the command line, or None. If `from_run=` is repeated, the last wins.
 
+    The path of the folder's `config.yaml` names the folder too.
     Raises `InputError` where the folder is not that of a run, and where one `from_run=` lists several values.
     """
     given = [word for word in words if re.match(r"\+{0,2}from_run=", word)]
@@ -45,6 +46,8 @@ def folder_of(words: list[str]) -> Path | None:
     if value is None:
         return None
     folder = Path(str(value)).expanduser()
+    if folder.name == "config.yaml" and folder.is_file():
+        folder = folder.parent
     if not (folder / "config.yaml").is_file():
         raise InputError(
             f"from_run={value}: there is no {folder / 'config.yaml'}; from_run= takes a run folder, like "

@@ -220,6 +220,8 @@ def explain(error: Exception, schema: type) -> str:
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, str(error), schema)
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ is not None else "")
+    if several := re.match(r"Ambiguous value for argument '(.*)'$", text.partition("\n")[0]):
+        return _several_values(several[1])
     if (unknown := re.search(r"Could not override '([^']+)'", text)) and "not in" in text:
         key = unknown[1]
         if key.split(".")[0] == "hydra":
@@ -246,6 +248,16 @@ def _unreadable(word: str, why: str, schema: type) -> str:
         text = value.strip("'\"") if value[:1] in ("'", '"') else value
         line += f"; as one text it is typed {shlex.quote(f'{start}={quoted(text)}')}"
     return line
+
+
+def _several_values(word: str) -> str:
+    """The message for a word with several values where `-m` is missing. `word` has the quotes of `typed_values`."""
+    typed = re.sub(r"'([^']*)'", r"\1", word)
+    key, _, values = typed.partition("=")
+    return (
+        f"{typed} has several values: with -m, each makes a job of its own; as a list they are typed "
+        f"{shlex.quote(f'{key}=[{values}]')}, as one text {shlex.quote(f'{key}={quoted(values)}')}"
+    )
 
 
 def unknown_key(key: str, schema: type) -> str:

@@ -54,7 +54,6 @@ def listing(
         table = synthetic_listing(**(synthetic or {}))
         table = table[table["split"].isin(wanted)].reset_index(drop=True)
         check(table, name, trained="train" in wanted, problems=problems)
-    table.attrs["name"] = name  # only for callers of `quick_findings` that do not name the dataset yet
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -96,23 +97,42 @@ def retrieval_metrics(
     gallery_ids = _checked_numbers("gallery_pids", gallery_pids, images)
     query_cameras = None if query_camids is None else _checked_numbers("query_camids", query_camids, queries)
     gallery_cameras = None if gallery_camids is None else _checked_numbers("gallery_camids", gallery_camids, images)
-    if rule.needs_cameras and (query_cameras is None or gallery_cameras is None):
+    cameras = None if query_cameras is None or gallery_cameras is None else (query_cameras, gallery_cameras)
+    if rule.needs_cameras and cameras is None:
         raise InputError(f"protocol {protocol!r} needs query_camids and gallery_camids: it hides images by camera")
+    return _summary(_of_each_query(matrix, query_ids, _grouped(gallery_ids), cameras, rule), protocol, max_rank)
 
-    gallery = _grouped(gallery_ids)
+
+class _OfEachQuery(NamedTuple):
+    """What each query found; see the fields of `RetrievalMetrics`."""
+
+    first_match: np.ndarray
+    average_precision: np.ndarray
+    inverse_negative_penalty: np.ndarray
+
+
+def _of_each_query(
+    matrix: np.ndarray,
+    query_ids: np.ndarray,
+    gallery: _Gallery,
+    cameras: tuple[np.ndarray, np.ndarray] | None,
+    rule: Rule,
+) -> _OfEachQuery:
+    """Rank the gallery for blocks of queries at a time, so that the working memory stays small.
+
+    `cameras` are those of the queries and of the gallery.
+    """
+    queries, images = matrix.shape
     slot = np.minimum(np.searchsorted(gallery.identities, query_ids), len(gallery.identities) - 1)
     slot[gallery.identities[slot] != query_ids] = len(gallery.identities)
-
-    first_match = np.zeros(queries, dtype=np.int64)
-    average_precision = np.full(queries, np.nan)
-    inverse_negative_penalty = np.full(queries, np.nan)
+    result = _OfEachQuery(np.zeros(queries, dtype=np.int64), np.full(queries, np.nan), np.full(queries, np.nan))
     height = max(1, _BLOCK // images)
     for begin in range(0, queries, height):
         rows = slice(begin, begin + height)
         block = matrix[rows].copy()
         columns = gallery.columns[slot[rows]]
-        if query_cameras is not None and gallery_cameras is not None:
-            _hide(block, columns, query_cameras[rows], gallery_cameras, rule)
+        if cameras is not None:
+            _hide(block, columns, cameras[0][rows], cameras[1], rule)
         own = np.where(columns >= 0, np.take_along_axis(block, columns, axis=1), block.dtype.type(_HIDDEN))
         matches = np.count_nonzero(own != _HIDDEN, axis=1)
         valid = matches > 0
@@ -124,23 +144,25 @@ def retrieval_metrics(
         last = np.take_along_axis(ranks, matches[:, None] - 1, axis=1)[:, 0]
         first = ranks[:, 0] if rule.ranks == "images" else _first_identity_rank(block, own, columns, gallery)
         target = begin + np.flatnonzero(valid)
-        first_match[target] = first[valid]
-        average_precision[target] = precision.sum(axis=1)[valid] / matches[valid]
-        inverse_negative_penalty[target] = matches[valid] / last[valid]
+        result.first_match[target] = first[valid]
+        result.average_precision[target] = precision.sum(axis=1)[valid] / matches[valid]
+        result.inverse_negative_penalty[target] = matches[valid] / last[valid]
+    return result
 
-    valid = first_match > 0
+
+def _summary(found: _OfEachQuery, protocol: str, max_rank: int) -> RetrievalMetrics:
+    """The means over the queries that have a match."""
+    valid = found.first_match > 0
     if not valid.any():
         raise InputError(
             f"no query has a match in the gallery under protocol {protocol!r}: look at the identities and cameras"
         )
     return RetrievalMetrics(
-        cmc=np.mean(first_match[valid, None] <= np.arange(1, max_rank + 1), axis=0),
-        mAP=float(average_precision[valid].mean()),
-        mINP=float(inverse_negative_penalty[valid].mean()),
+        cmc=np.mean(found.first_match[valid, None] <= np.arange(1, max_rank + 1), axis=0),
+        mAP=float(found.average_precision[valid].mean()),
+        mINP=float(found.inverse_negative_penalty[valid].mean()),
         valid_queries=int(valid.sum()),
-        first_match=first_match,
-        average_precision=average_precision,
-        inverse_negative_penalty=inverse_negative_penalty,
+        **found._asdict(),
     )
 
 

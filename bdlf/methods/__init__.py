@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bdlf.config import Config
-from bdlf.methods import bdlf
+from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.network import Network
 from bdlf.objective import Objective
@@ -26,12 +26,5 @@ def build_network(config: Config, identities: int, objective: Objective, *, weig
         pooling=config.backbone.pooling,
         seed=config.seed,
     )
-    return bdlf.BDLF(
-        backbone,
-        identities,
-        features=objective.features,
-        logits=objective.logits,
-        dfe=config.dfe,
-        beg=config.beg,
-        seed=config.seed,
-    )
+    needed = {"features": objective.features, "logits": objective.logits}
+    return BDLF(backbone, identities, **needed, dfe=config.dfe, beg=config.beg, seed=config.seed)

@@ -1,8 +1,11 @@
-"""BN-neck and classifiers, as the field has them since BagTricks [lineage]."""
+"""BN-neck, classifiers and the module of inference, as the field has them since BagTricks [lineage]."""
 
 from __future__ import annotations
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bdlf.networks.backbone import Backbone
 
 
 def bn_neck(width: int) -> nn.BatchNorm1d:
@@ -17,3 +20,15 @@ def classifier(width: int, identities: int) -> nn.Linear:
     linear = nn.Linear(width, identities, bias=False)
     nn.init.normal_(linear.weight, std=0.001)
     return linear
+
+
+class Embedder(nn.Module):
+    """What inference evaluates: backbone and BN-neck. Float images (rows, 3, H, W) to Z of Eq. 1, (rows, C)."""
+
+    def __init__(self, backbone: Backbone, neck: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.backbone, self.neck = backbone, neck
+
+    def forward(self, images: Float[Tensor, "rows 3 height width"]) -> Float[Tensor, "rows wide"]:
+        embedded: Tensor = self.neck(self.backbone(images))
+        return embedded

@@ -99,4 +99,8 @@ def _without_flag(word: str, keys: Sequence[str]) -> str:
     value = {"frame": "true", "to_wandb": "true"}.get(key, "...")
     if key in keys:
         return f"{word} is written {key}={value} now; options have no dashes"
+    if word.startswith(("-sc", "--shell-completion")):
+        return (
+            f"{word}: bdlf-report has no completion; bdlf-train, -evaluate, -check, -synthesize and -benchmark have it"
+        )
     return f"unknown flag '{word}'; options are {', '.join(f'{one}=' for one in keys)}, and --help"

@@ -47,13 +47,14 @@ class Job:
 
     def facts(self) -> dict[str, Any]:
         """What the result records of the run and its dataset."""
+        dataset = self.config.dataset
         return {
             "run_id": self.name,
             "label": self.folder.label,
-            "dataset": dataset_id(self.config.dataset),
+            "dataset": dataset_id(dataset),
             "fingerprint": self.fingerprint,
             "test_fingerprint": self._read.test_fingerprint,
-            "dataset_findings": quick_findings(self.listing, self.config.dataset.root),
+            "dataset_findings": quick_findings(self.listing, dataset.root, dataset.name),
             "seed": self.config.seed,
         }
 

@@ -91,6 +91,6 @@ def _look_at_the_rest(source: Dataset, table: pd.DataFrame) -> tuple[str | None,
     findings: list[Any] = [finding.message for finding in problems.findings]
     if len(empty):
         findings.append(f"{len(empty)} of {len(table)} test images are empty files, {empty.iloc[0]} first")
-    findings += quick_findings(everything, source.root)
+    findings += quick_findings(everything, source.root, source.name)
     warn_of(findings, source.name)
     return whole, findings

@@ -18,6 +18,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 import bdlf
+from bdlf import report
 from bdlf.__main__ import main as list_commands
 from bdlf.commandline.words import COMMANDS, explain, in_order, leaf_keys, paths_from_home, quoted, sorted_words
 from bdlf.config import BenchmarkConfig, CheckConfig, Config, EvaluateConfig, SynthesizeConfig
@@ -126,6 +127,40 @@ def test_an_unreadable_word_ends_the_command(command):
 @pytest.mark.parametrize("text", ['a"b', "a\\", 'a\\"b\\\\', "é (1)", "a, b=c", "[x", "'", ""])
 def test_any_text_survives_being_quoted(text):
     assert OverridesParser.create().parse_override(f"label={quoted(text)}").value() == text
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("label=1,2", "label=1,2 has several values: with -m, each makes a job of its own"),
+        ("label=1,2", """as a list they are typed 'label=[1,2]', as one text 'label="1,2"'"""),
+        ("label='a','b'", "label=a,b has several values"),
+        ("seed=3,4", "seed=3,4 has several values"),
+        ("sweeps=table2,table3", "sweeps=table2,table3: a sweep file says which jobs there are"),
+        ("+output=a,b", """(a name with a comma is typed '+output="a,b"')"""),
+    ],
+)
+def test_several_values_without_m_are_told_as_they_were_typed(command, word, message):
+    code, _, err = command("train", word)
+    assert code == 2 and err.count("\n") == 1 and message in err, err
+    assert ("-m" in err) == ("several values" in message or "as a list" in message), "not where it would be refused"
+
+
+def test_a_word_that_the_locale_cannot_read_is_told_with_its_remedy(command, tmp_path):
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ["label=é", "dry_run=true", "tracker=none", f"output={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bdlf.train", *words], env=os.environ | locale, cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 2 and b"; with LC_ALL=C.UTF-8 or PYTHONUTF8=1, Python reads the" in done.stderr
+    assert "LC_ALL" not in command("train", "label=\udcc3", "tracker=none")[2], "where the locale is not the cause"
+
+
+def test_the_report_says_which_commands_complete_words(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bdlf-report", "-sc", "install=bash"])
+    with pytest.raises(SystemExit) as left:
+        report.main()
+    assert left.value.code == 2 and "bdlf-report has no completion; bdlf-train, -eval" in capsys.readouterr().err
 
 
 def test_a_carriage_return_is_shown_with_its_remedy(command):

@@ -93,7 +93,9 @@ def long_sweep(tiny, tmp_path):
         words = [*tiny, "schedule.epochs=3000", "seed=3,4,5" if plugin == "joblib" else "seed=3,4", *own]
         process = subprocess.Popen(
             [sys.executable, "-m", "bdlf.train", "-m", *words],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             cwd=tmp_path,
             env=ENVIRONMENT,
             start_new_session=True,
@@ -110,7 +112,10 @@ def long_sweep(tiny, tmp_path):
 
 
 def works_below(folder: Path) -> list[str]:
-    """The command lines of all processes that name `folder`, which every job of the tests does."""
+    """The command lines of all processes that name `folder`, as those of submitit do.
+
+    Those of joblib do not; but they hold the output of the command, whose end `end_of` waits for.
+    """
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if str(folder) in line]
 
@@ -122,7 +127,9 @@ def end_of(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plugin", ["joblib", "submitit_local"])
-@pytest.mark.parametrize(("name", "to_group"), [("SIGTERM", False), ("SIGHUP", True), ("SIGUSR2", True), ("SIGINT", True)])
+@pytest.mark.parametrize(
+    ("name", "to_group"), [("SIGTERM", False), ("SIGHUP", True), ("SIGUSR2", True), ("SIGINT", True)]
+)
 def test_a_signal_to_the_command_stops_the_jobs_of_a_launcher_which_save_and_go_on(
     long_sweep, tmp_path, plugin, name, to_group
 ):
@@ -135,7 +142,7 @@ def test_a_signal_to_the_command_stops_the_jobs_of_a_launcher_which_save_and_go_
     assert [row["state"] for row in found] == ["interrupted"] * 2, "and the third has not begun"
     for log in tmp_path.glob("out/synthetic/*/seed*/train.log"):
         assert log.read_text().count(f"interrupted by {name}") == 1
-        assert (log.parent / "checkpoints" / "last.pt").is_file() or [*log.parent.rglob("*.pt")]
+        assert (log.parent / "checkpoints" / "last.pt").is_file()
 
 
 @pytest.mark.slow
@@ -144,7 +151,7 @@ def test_a_second_ctrl_c_ends_the_jobs_of_a_launcher_at_once(long_sweep, tmp_pat
     process.send_signal(signal.SIGINT)
     assert re.match("SIGINT: waiting until the jobs have saved", process.stderr.readline())
     process.send_signal(signal.SIGINT)
-    code, out, _ = end_of(process)
+    code, _, _ = end_of(process)
     assert code in (75, 130) and not works_below(tmp_path)  # 75: they had saved before the second one came
 
 

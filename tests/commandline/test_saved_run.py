@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bdlf.active import flat
-from bdlf.commandline.saved_run import PRIMARY, check_start, store
+from bdlf.commandline.saved_run import PRIMARY, check_start, folder_of, store
 from bdlf.config import Config, config_folder
 from bdlf.runs.folder import read_config
 from bdlf.runs.identity import run_hash, values_hash
@@ -105,6 +105,10 @@ def test_flags_of_hydra_that_do_not_read_a_saved_run_say_what_does(command, tmp_
     for more in ([], ["-cn", "config"]):
         code, out, err = command("train", *flag.format(run=tmp_path).split(), *more, "dry_run=true")
         assert code == 2 and "from_run=" in err and err.count("\n") == 1 and not out
+
+
+def test_the_saved_file_names_its_folder(saved):
+    assert folder_of([f"from_run={saved}/config.yaml"]) == folder_of([f"from_run={saved}"]) == saved
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "out"])

@@ -106,7 +106,14 @@ def test_every_key_is_known_to_count_or_not_to_count():
     everything -= {"selection.validation"}
     left_out = set(flat(Config())) - everything
     assert left_out == {
-        *("method.terms", "dataset.root", "dataset.follow_links", "dataset.drawn", "backbone.weights_sha256", "dfe.recompute"),
+        *(
+            "method.terms",
+            "dataset.root",
+            "dataset.follow_links",
+            "dataset.drawn",
+            "backbone.weights_sha256",
+            "dfe.recompute",
+        ),
         *("data.cache_dir", "data.cache", "selection", "compile", "devices", "threads", "seed", "variant", "label"),
         *("output", "sweep", "objective", "from_run", "dry_run", "rerun", "debug"),
         *(key for key in left_out if key.startswith(("tracker.", "checkpoint."))),

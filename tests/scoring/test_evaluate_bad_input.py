@@ -15,7 +15,7 @@ from bdlf.experiment import Experiment
     ("arguments", "parts"),
     [
         (["run=nowhere"], ["nowhere/config.yaml does not exist", "run="]),
-        ([], ["one of run=FOLDER, features=FILE.npz and splits=FOLDERS", "none is given"]),
+        ([], ["one of run=FOLDER, features=FILE.npz, splits=FOLDERS and explain=true", "none is given"]),
         (["run=x", "features=y"], ["run and features are given"]),
         (["features=y", "save_features=true"], ["save_features=true", "features="]),
         (["features=y"], ["dataset=sysu, regdb, llcm or synthetic"]),

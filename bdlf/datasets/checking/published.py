@@ -67,13 +67,11 @@ def compare(found: Mapping[Place, Size], expected: Published, *, label: str = ""
     return findings
 
 
-def quick_findings(table: pd.DataFrame, root: str | Path | None, name: str | None = None) -> list[str]:
+def quick_findings(table: pd.DataFrame, root: str | Path | None, name: str) -> list[str]:
     """Where a listing of the dataset `name` holds less or more than it should, a line each; opens no image.
 
     Splits of which the listing has no row are not looked at.
     """
-    name = name or table.attrs["name"]  # callers that do not name the dataset yet
-    assert name is not None
     try:
         expected = published(name, root)
     except InputError as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from bdlf.methods.bdlf.beg import Fusion, Projection
 from bdlf.methods.bdlf.dfe import CrossAttention, DetailExtractor, InvertedResidual, InvertibleBlock, InvertibleChain
-from bdlf.methods.bdlf.network import BDLF, EMBEDDED, Embedder
+from bdlf.methods.bdlf.network import BDLF, EMBEDDED
 
 __all__ = [
     "BDLF",
     "EMBEDDED",
     "CrossAttention",
     "DetailExtractor",
-    "Embedder",
     "Fusion",
     "InvertedResidual",
     "InvertibleBlock",

@@ -13,7 +13,7 @@ from bdlf.methods.bdlf.beg import Fusion, Projection
 from bdlf.methods.bdlf.dfe import DetailExtractor
 from bdlf.networks.backbone import STAGES, Backbone
 from bdlf.networks.embeddings import Embeddings
-from bdlf.networks.heads import bn_neck, classifier
+from bdlf.networks.heads import Embedder, bn_neck, classifier
 from bdlf.networks.network import MODALITIES, View
 from bdlf.networks.streams import stream
 from bdlf.system.errors import InputError, check_choice
@@ -26,18 +26,6 @@ EMBEDDED = ("after_bn", "before_bn")
 """What inference can return: Z, or what the BN-neck is given."""
 FEATURES = ("comprehensive_pooled", *SHARED, *DETAILED, "projection")
 """Fields of `Embeddings` that can be asked for; the first two are always there."""
-
-
-class Embedder(nn.Module):
-    """What inference evaluates: backbone and BN-neck. Float images (rows, 3, H, W) to Z of Eq. 1, (rows, C)."""
-
-    def __init__(self, backbone: Backbone, neck: nn.BatchNorm1d) -> None:
-        super().__init__()
-        self.backbone, self.neck = backbone, neck
-
-    def forward(self, images: Float[Tensor, "rows 3 height width"]) -> Float[Tensor, "rows wide"]:
-        embedded: Tensor = self.neck(self.backbone(images))
-        return embedded
 
 
 class BDLF(nn.Module):
