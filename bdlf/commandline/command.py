@@ -247,9 +247,9 @@ def _prepare(name: str, folder: str, schema: type) -> str:
     from_run = hasattr(schema, "from_run")
     refuse_hidden_configuration(words, name, has_from_run=from_run)
     refuse_without_effect(words, name, folder)
-    refuse_sweep_over(words)  # before Hydra recommends -m, which would be refused
     sys.argv[1:] = keep_typed(words, schema)
     saved = saved_run.folder_of(sys.argv[1:]) if from_run else None
+    refuse_sweep_over(words)  # before Hydra recommends -m, which would be refused
     if saved is None:
         return name
     saved_run.store(saved)

@@ -57,7 +57,7 @@ def refuse_sweep_over(words: Iterable[str]) -> None:
         if key.lstrip("+") in _ONE_FOR_A_SWEEP and _is_swept(word):
             why = f"{_ONE_FOR_A_SWEEP[key.lstrip('+')]}; give one value, and a command of its own for each"
             comma = f" (a name with a comma is typed {shlex.quote(f'{key}={quoted(values)}')})"
-            raise InputError(f"{word}: {why}{comma if key in ('output', 'sweep') else ''}")
+            raise InputError(f"{word}: {why}{comma if key.lstrip('+') in ('output', 'sweep') else ''}")
 
 
 def _is_swept(word: str) -> bool:

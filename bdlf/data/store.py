@@ -23,14 +23,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from bdlf.datasets.decoding import FORMATS, WIDE, BadImageError, Span, check_range, grey_values, read_image, to_rgb
-from bdlf.datasets.marks import mark, marked_findings
+from bdlf.datasets.marks import mark, marked_findings, rule_for_wide
 from bdlf.datasets.table import content_hash
 from bdlf.datasets.tree import file_stats
 from bdlf.system.errors import InputError, StorageError
 from bdlf.system.files import remove_leftovers
 from bdlf.system.locks import held
 
-VERSION = 2
+VERSION = 3
 """The version of cache files. Increase it when decoding, resizing or the format of the file changes."""
 _CHUNK = 256  # how many images are decoded before they are written
 _NAMED = 5  # how many bad files a message names
@@ -41,6 +41,8 @@ log = logging.getLogger("bdlf")
 
 Render = Callable[[pd.DataFrame, int, int], ndarray]
 """Draws rows of a listing: (rows, height, width) -> uint8 (rows, height, width, 3)."""
+Chunk = tuple[ndarray, list[int]]
+"""Some images as uint8 (n, height, width, 3), and the marks of each."""
 
 
 def open_store(
@@ -66,8 +68,9 @@ def open_store(
     changed image file therefore means a new cache file. Old cache files are not removed.
 
     After the array, the file holds one byte of marks for each image, and the key. The key shows whether the file is
-    whole; one that is not is written again. The marks tell which images have a single value, and whether the modalities
-    look swapped, without reading the pixels. Both are logged as warnings.
+    whole; one that is not is written again. The marks tell, without reading the pixels, which images have a single
+    value, whether the modalities look swapped, and how many images have grey values of more than 8 bits. The first two
+    are logged as warnings, the third as information, with the rule by which the images were read.
 
     Raises `InputError` that names the files that cannot be decoded, after trying all of them, and `StorageError` where
     the cache cannot be written. Neither leaves an unfinished file behind.
@@ -91,12 +94,12 @@ def open_store(
     images, marks = _open(file, shape, key) or _write_and_open(file, shape, key, chunks)
     for line in marked_findings(listing, marks):
         log.warning("%s", line)
+    if (rule := rule_for_wide(marks, value_range)) is not None:
+        log.info("%s", rule)
     return images
 
 
-def _write_and_open(
-    file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarray]
-) -> tuple[np.memmap, ndarray]:
+def _write_and_open(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[Chunk]) -> tuple[np.memmap, ndarray]:
     """Write the cache file under its lock, so that only one process does, and open it."""
     lock = file.with_name(f".{file.name}.lock")
     with held(lock, f"the image cache {file}", remedy=_REMEDY, wait=True) as held_now:
@@ -125,15 +128,16 @@ def _stamp_rows(listing: pd.DataFrame, height: int, width: int, render: Render) 
     return hashlib.sha256(f"{content_hash(listing)} {order}".encode() + pixels.tobytes()).hexdigest()
 
 
-def _rendered(listing: pd.DataFrame, height: int, width: int, render: Render) -> Iterator[ndarray]:
+def _rendered(listing: pd.DataFrame, height: int, width: int, render: Render) -> Iterator[Chunk]:
     with tqdm(total=len(listing), desc="drawing images", unit="img", disable=None, leave=False) as bar:
         for start in range(0, len(listing), _CHUNK):
             rows = listing.iloc[start : start + _CHUNK].reset_index(drop=True)
-            yield render(rows, height, width)
+            images = render(rows, height, width)
+            yield images, [mark(image) for image in images]
             bar.update(len(rows))
 
 
-def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_range: str) -> Iterator[ndarray]:
+def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_range: str) -> Iterator[Chunk]:
     """Yields chunks of decoded images. After the first bad file it yields nothing more, but still tries all files.
 
     Raises `InputError` that names the bad files.
@@ -145,7 +149,7 @@ def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_r
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are refused anyway
         spans = _spans_of_set(paths, modalities, root, pool) if value_range == "set" else {}
 
-        def decode(path: str, modality: str) -> ndarray | BadImageError:
+        def decode(path: str, modality: str) -> tuple[ndarray, int] | BadImageError:
             return _decode(f"{root}/{path}", height, width, value_range, spans.get(modality))
 
         with tqdm(total=len(paths), desc="decoding images", unit="img", disable=None, leave=False) as bar:
@@ -154,7 +158,8 @@ def _decoded(listing: pd.DataFrame, root: Path, height: int, width: int, value_r
                 results = list(pool.map(decode, some, modalities[start : start + _CHUNK]))
                 bad += [(path, why) for path, why in zip(some, results, strict=True) if isinstance(why, BadImageError)]
                 if not bad:
-                    yield np.stack([image for image in results if not isinstance(image, BadImageError)])
+                    images, marks = zip(*(one for one in results if not isinstance(one, BadImageError)), strict=True)
+                    yield np.stack(images), list(marks)
                 bar.update(len(some))
     if bad:
         remedies = dict.fromkeys(why.remedy.format("them") for _, why in bad)
@@ -190,11 +195,15 @@ def _spans_of_set(
     return spans
 
 
-def _decode(file: str, height: int, width: int, value_range: str, span: Span | None) -> ndarray | BadImageError:
-    """The image as (height, width, 3) RGB, or the error that says why it cannot be read."""
+def _decode(
+    file: str, height: int, width: int, value_range: str, span: Span | None
+) -> tuple[ndarray, int] | BadImageError:
+    """The image as (height, width, 3) RGB with its marks, or the error that says why it cannot be read."""
 
-    def resized(image: Image.Image) -> ndarray:
-        return np.asarray(to_rgb(image, value_range, span).resize((width, height), Image.Resampling.LANCZOS))
+    def resized(image: Image.Image) -> tuple[ndarray, int]:
+        small = to_rgb(image, value_range, span).resize((width, height), Image.Resampling.LANCZOS)
+        pixels = np.asarray(small)
+        return pixels, mark(pixels, image.mode)
 
     try:
         return read_image(file, resized)
@@ -219,7 +228,7 @@ def _open(file: Path, shape: tuple[int, ...], key: str) -> tuple[np.memmap, ndar
     return (store, marks) if whole else None
 
 
-def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarray]) -> None:
+def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[Chunk]) -> None:
     """Write header, pixels, marks and key to a temporary file and rename it to `file`.
 
     Everything is written in sequence, not through a memory map, so that a full disk raises an error here. Raises
@@ -234,9 +243,9 @@ def _write(file: Path, shape: tuple[int, ...], key: str, chunks: Iterable[ndarra
         with open(partial, "wb") as stream:
             np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
             marks = bytearray()
-            for chunk in chunks:
-                stream.write(chunk.tobytes())
-                marks += bytes(map(mark, chunk))
+            for images, own in chunks:
+                stream.write(images.tobytes())
+                marks += bytes(own)
             stream.write(marks + key.encode())
             stream.flush()
             os.fsync(stream.fileno())

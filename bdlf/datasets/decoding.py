@@ -16,7 +16,7 @@ ignored.
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,10 +29,21 @@ from bdlf.system.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
 """The formats of the datasets and of thermal cameras. No other decoder of Pillow is trusted with unknown files."""
-RANGES = ("file", "set", "full")
-"""Values of `image.range`."""
+RANGES = {
+    "file": "the lowest value of each file becomes black and its highest white",
+    "set": "the lowest value among a modality's files becomes black and the highest white",
+    "full": "0 becomes black and 65535 white",
+}
+"""Values of `image.range`, and what each does with grey values of more than 8 bits."""
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Modes of Pillow that hold grey values of more than 8 bits."""
+_SIGNATURES = {  # how files of other formats begin; a dot stands for any byte
+    "GIF": rb"GIF8",
+    "WebP": rb"RIFF....WEBP",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "PPM": rb"P[1-6]\s",
+    "AVIF or HEIC": rb"....ftyp(avi|hei|mif)",
+}
 _COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
 """Compressions of TIFF files. No other decoder of libtiff (JPEG, CCITT, ZSTD, ...) is trusted with unknown files."""
 _NO_PROFILE = ("CMYK", "LAB")
@@ -76,8 +87,7 @@ def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
             _require_plain_file(image)
             return use(_upright(image))
     except UnidentifiedImageError as error:
-        kind, why = ("not an image", "not an image") if os.path.getsize(file) else ("empty image", "empty")
-        raise BadImageError(kind, why) from error
+        raise _unidentified(file) from error
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -85,6 +95,19 @@ def read_image(file: str, use: Callable[[Image.Image], T]) -> T:
     except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
         why = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError("image truncated or damaged", why) from error
+
+
+def _unidentified(file: str) -> BadImageError:
+    """The error for a file that is in none of `FORMATS`."""
+    with open(file, "rb") as stream:
+        start = stream.read(16)
+    if not start:
+        return BadImageError("empty image", "empty")
+    for name, signature in _SIGNATURES.items():
+        if re.match(signature, start, re.DOTALL):
+            why = f"{name}, and only {', '.join(FORMATS[:-1])} and {FORMATS[-1]} are read"
+            return BadImageError("image format that is not read", why, "store {} as PNG")
+    return BadImageError("not an image", "not an image")
 
 
 def _require_plain_file(image: Image.Image) -> None:

@@ -184,6 +184,12 @@ def test_terms_of_the_schema_are_the_terms_of_the_objective():
         assert options == TERMS[name].options, f"defaults of {name} differ between schema and function"
 
 
+def test_the_augmentation_has_the_defaults_of_the_schema():
+    from bdlf.data.augment import Augmentation
+
+    assert dataclasses.asdict(Augmentation()) == dataclasses.asdict(Config().augment)
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [

@@ -368,3 +368,17 @@ def test_what_is_refused_is_named_with_all_remedies(tmp_path):
     message = str(caught.value)
     assert message.startswith(start) and message.endswith(f"c.png (not an image): {end}") and "\n" not in message
     assert "a.png (mode CMYK, whose colours need a profile)" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("GIF", "GIF"), ("WEBP", "WebP"), ("JPEG2000", "JPEG 2000"), ("PPM", "PPM"), ("AVIF", "AVIF or HEIC")],
+)
+def test_an_image_of_another_format_is_refused_by_its_name(tmp_path, kind, name):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {kind}")
+    Image.fromarray(COLOURS).save(tmp_path / "x.jpg", format=kind)
+    line = rf"x\.jpg \({name}, and only JPEG, PNG, BMP and TIFF are read\): store them as PNG$"
+    with pytest.raises(InputError, match=line):
+        open_store(listed(["x.jpg"]), tmp_path, 2, 2, cache_dir=tmp_path / "cache")

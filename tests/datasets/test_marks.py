@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from bdlf.data import listing, store
 from bdlf.data.store import open_store
 from bdlf.data.synthetic.drawing import render
 from bdlf.data.synthetic.layouts import LAYOUTS
+from bdlf.datasets.decoding import RANGES
 from bdlf.datasets.marks import CONSTANT, GREY, mark, swapped_modalities
 
 RANDOM = np.random.default_rng(3)
@@ -130,3 +132,34 @@ def test_check_tells_both(written_tree):
         infrared.write_bytes(content)
     kinds = {(found["kind"], found["where"]): found["message"] for found in tree.inspected()["findings"]}
     assert len(kinds) == 2 and "100 % of the infrared" in kinds["modalities look swapped", "visible and infrared"]
+
+
+def test_more_than_8_bits_is_told_with_the_rule_that_applies(tmp_path, caplog):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(RANDOM.integers(3640, 19256, (12, 8)).astype(np.uint16)).save(tmp_path / name)
+    Image.fromarray(RANDOM.integers(0, 256, (12, 8), np.uint8)).save(tmp_path / "8.png")
+    table = pd.DataFrame(
+        {"path": ["a.png", "8.png", "b.png"], "pid": 1, "camid": 1, "modality": "ir", "split": "train"}
+    )
+
+    def told(rows, how) -> list[tuple[int, str]]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "bdlf"):
+            open_store(rows, tmp_path, 12, 8, cache_dir=tmp_path / "cache", value_range=how)
+        return [(record.levelno, record.getMessage()) for record in caplog.records]
+
+    start = "2 of 3 images have grey values of more than 8 bits; image.range="
+    for how, rule in RANGES.items():
+        line = (logging.INFO, f"{start}{how}: {rule}")
+        assert told(table, how) == [line] == told(table, how), "decoded, and then from the cache"
+    assert told(table.iloc[1:2].reset_index(drop=True), "file") == []
+
+
+def test_check_tells_of_more_than_8_bits_and_finds_nothing_wrong(written_tree):
+    tree = written_tree("regdb")
+    assert tree.inspected()["notes"] == []
+    values = RANDOM.integers(3640, 19256, (32, 16)).astype(np.uint16)
+    Image.fromarray(values).save(tree / tree.first_image("Thermal"), format="PNG")
+    report = tree.inspected()
+    (note,) = report["notes"]
+    assert report["ok"] and re.match(r"1 of \d+ images have grey values of more than 8 bits; image\.range=file: ", note)

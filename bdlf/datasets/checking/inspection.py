@@ -87,7 +87,7 @@ def decode_all(root: Path, paths: Sequence[str], problems: Problems) -> dict[str
 
     def attempt(path: str) -> int | BadImageError:
         try:
-            return read_image(f"{root}/{path}", lambda image: mark(np.asarray(to_rgb(image))))
+            return read_image(f"{root}/{path}", lambda image: mark(np.asarray(to_rgb(image)), image.mode))
         except BadImageError as error:
             return error
 

@@ -12,6 +12,7 @@ from bdlf.datasets import DATASETS
 from bdlf.datasets.checking import inspection
 from bdlf.datasets.checking.published import compare, sizes_of
 from bdlf.datasets.description import MODALITIES, SPLITS, Published, Size
+from bdlf.datasets.marks import rule_for_wide
 from bdlf.datasets.problems import Collected, Problems
 from bdlf.datasets.record import is_synthetic
 from bdlf.system.wording import printable
@@ -82,6 +83,7 @@ def look_around(
     if decode:
         marks = inspection.decode_all(root, list(tree.sizes), problems)
         inspection.check_marks(name, root, marks, problems)
+        notes.append(rule_for_wide([*marks.values()], "file"))  # as `decode_all` reads them, and training by default
     return [note for note in notes if note is not None], len(tree.sizes) if decode else 0
 
 
