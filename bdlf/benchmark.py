@@ -41,8 +41,8 @@ def benchmark(config: BenchmarkConfig) -> int:
 
     import torch
 
+    from bdlf.assembly import check_options
     from bdlf.benchmarking import step, suites
-    from bdlf.experiment import check_options
     from bdlf.runs.record import package_versions, source_state
     from bdlf.system.device import accelerator, device_name
     from bdlf.system.files import write_json

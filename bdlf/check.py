@@ -130,16 +130,15 @@ def _protocol_rows(
 ) -> list[dict[str, Any]]:
     """Queries and gallery images of every mode and direction, for each gallery that can be had."""
     from bdlf.datasets.checking.report import asked_protocols, protocol_row, published_trial, split_label
-    from bdlf.evaluation import choices, settings
+    from bdlf.evaluation import Asked, choices, settings
 
     if table.empty:
         return []
     label = split_label(split)
     rows = []
-    for choice in (one for options in asked_protocols(name, root) for one in choices(name, **options)):
-        options = {key: value for key, value in dataclasses.asdict(choice).items() if key != "dataset"}
+    for choice in (one for asked in asked_protocols(name, root) for one in choices(name, asked)):
         try:
-            scored = settings(name, table, root=root, **options)
+            scored = settings(name, table, Asked.of(choice), root=root)
         except InputError as error:
             problems.suspect("protocol cannot be scored", f"{label}{choice.name}", f"{label}{error}")
             continue

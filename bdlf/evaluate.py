@@ -20,6 +20,7 @@ from typing import Any
 from bdlf.commandline.command import run_command
 from bdlf.commandline.jobs import DONE
 from bdlf.config import EvaluateConfig
+from bdlf.datasets.choices import OPTIONS, Asked
 from bdlf.system.errors import InputError
 from bdlf.system.memory import load
 
@@ -53,16 +54,16 @@ def evaluate(config: EvaluateConfig) -> int:
     return DONE
 
 
-_PROTOCOL = tuple(f"evaluation.{name}" for name in ("mode", "shots", "direction", "gallery", "reading"))
+_PROTOCOL = tuple(f"evaluation.{name}" for name in OPTIONS)
 _USED = {
     "run": ("selection", "save_features", "dataset.root", "dataset.follow_links", "dataset.split", "evaluation"),
     "features": ("dataset", *_PROTOCOL),
     "splits": (),
     "explain": ("dataset", *_PROTOCOL),
 }
-"""The keys that each of the four commands reads."""
+"""The keys that change the outcome of `run=`, `features=`, `splits=` and `explain=true`."""
 _ALWAYS_USED = ("output", "data", "devices", "threads", "debug")
-"""The keys that every one accepts; the last four change no number."""
+"""The keys that all four accept. None of them changes a number."""
 _WHY_NOT = {
     ("run", "dataset"): "a run knows its dataset; dataset.root= says where it lies now",
     ("features", "evaluation"): "it is how a network is used, and features are scored as they are",
@@ -72,7 +73,10 @@ _WHY_NOT = {
 
 
 def _require_used(config: EvaluateConfig, what: str) -> None:
-    """Refuse an option that changes nothing here: whoever gave it would read the result wrongly."""
+    """Refuse an option that has no effect on `what`, because the user who gave it would misread the result.
+
+    Raises InputError.
+    """
     defaults = dict(_leaves(dataclasses.asdict(EvaluateConfig())))
     for key, value in _leaves(dataclasses.asdict(config)):
         parts = key.split(".")
@@ -89,8 +93,7 @@ def _explain(config: EvaluateConfig) -> None:
 
     if config.dataset.name is None:
         raise InputError(f"explain=true needs a dataset: dataset={'|'.join(DATASETS)}")
-    asked = {key: getattr(config.evaluation, key) for key in ("mode", "shots", "direction", "gallery", "reading")}
-    print(explain(config.dataset.name, **asked))
+    print(explain(config.dataset.name, Asked.of(config.evaluation)))
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

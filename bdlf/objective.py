@@ -1,4 +1,4 @@
-"""Which terms are on, what each needs of the network, and their weighted sum (Eq. 22)."""
+"""The terms of the loss: what each reads of the network, which are on, and their weighted sum (Eq. 22)."""
 
 from __future__ import annotations
 
@@ -32,34 +32,36 @@ from bdlf.system.errors import InputError
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the loss: its function, what it is given, and where the paper has it."""
+    """One term of the loss: its function, the function's arguments, and its equation in the paper."""
 
     equation: str
-    """Number of the paper's equation, or several: "11, 12"."""
+    """The number of the paper's equation, or several numbers: "11, 12"."""
     meaning: str
-    """One line for a table."""
+    """What the term does, in one line for a table."""
     loss: Callable[..., Tensor]
-    """Takes `features`, `logits` and the labels if `labelled`, in this order, then its options by name."""
+    """The function. Its arguments are `features`, `logits`, the labels if `labelled`, and then its options by name."""
     features: tuple[str, ...] = ()
-    """Fields of `Embeddings` that it reads."""
+    """The fields of `Embeddings` that the term reads."""
     logits: tuple[str, ...] = ()
-    """Features whose class scores it reads."""
+    """The features whose class scores the term reads."""
     labelled: bool = False
+    """Whether the term reads the labels."""
     blocks: tuple[str, ...] | None = None
-    """Blocks whose rows are arguments of their own, in this order. None: the rows of all blocks are one tensor."""
+    """The blocks that the function gets as separate arguments, in this order. None: one tensor has all blocks."""
     distillation: bool = False
-    """The weight of the term grows over the first part of training."""
+    """Whether the weight of the term grows over the first part of training."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """The loss's own options with their defaults."""
+        """The options of the function with their defaults."""
         parameters = inspect.signature(self.loss).parameters.values()
         return {each.name: each.default for each in parameters if each.default is not each.empty}
 
     def __call__(self, embeddings: Embeddings, labels: Tensor, options: Mapping[str, Any]) -> Tensor:
         """The value of the term, a scalar.
 
-        `labels` are those of the rows of all blocks, the same in each; `options` are keyword arguments of `loss`.
+        `labels` has a label for each row of each block, and all blocks have the same labels. `options` are keyword
+        arguments of `loss`.
         """
         read = [(name, getattr(embeddings, name)) for name in self.features]
         read += [(name, embeddings.logits[name]) for name in self.logits]
@@ -75,7 +77,7 @@ class Term:
 
 
 ONE_ROW_FOR_ALL_BLOCKS = ("fused",)
-"""Features with n rows, one for an identity's images of all blocks together."""
+"""Features that have n rows in all, because one row stands for the i-th rows of all blocks together."""
 
 TERMS: dict[str, Term] = {
     "id": Term("22", "cross-entropy of CLS_B(Z)", identity, logits=("comprehensive",), labelled=True),
@@ -146,27 +148,29 @@ TERMS: dict[str, Term] = {
         distillation=True,
     ),
 }
-"""Every term of the loss by its name in total, log, CSV column and table header, in the order of the paper's owners."""
+"""Every term of the loss, by its name in logs, CSV columns and tables, and in the order in which tables list them."""
 
 
 class Losses(NamedTuple):
-    """What one batch costs."""
+    """The loss of one batch."""
 
     total: Tensor
-    """Sum of weight x ramp x value; carries the gradient."""
+    """The sum over the terms of weight x ramp x value, from which the gradient is computed."""
     values: dict[str, Tensor]
-    """The terms themselves, neither weighted nor ramped, detached."""
+    """The value of each term, without weight and ramp, and without gradient."""
 
 
 class Objective:
-    """The weighted sum of the terms that are on. A term of weight 0 is not computed, and what it needs may be absent.
+    """The weighted sum of the terms that are on. A term of weight 0 is off: it is not computed and needs no feature.
 
-    `weights` maps names of `TERMS` to weights >= 0 [paper: all 1]; `options` maps them to keyword arguments of their
-    loss. The weight of a distillation term grows linearly over the first `ramp` of training, a fraction in 0..1 [ours:
-    at first these terms pull every prediction to uniform]; 0 means full from the start [paper].
+    - `weights` maps names of `TERMS` to weights >= 0 [paper: all 1].
+    - `options` maps names of `TERMS` to keyword arguments of the functions of these terms.
+    - `ramp` is a fraction of training, in 0..1. Over this first part of training the weights of the distillation terms
+      grow linearly [ours: early in training these terms would pull every prediction towards the uniform one]. With 0
+      they have their full weight from the start [paper].
 
-    `terms` (names in the order of `TERMS`), `features` and `logits` (what the network has to provide) are public: the
-    network is built from them.
+    `terms` has the names of the terms that are on, in the order of `TERMS`. `features` and `logits` say what the
+    network has to provide; it is built from them.
 
     Raises:
         InputError: an unknown term or option, a weight below 0 or not finite, a ramp outside 0..1, or every weight 0.
@@ -200,12 +204,12 @@ class Objective:
         self._ramp = ramp
 
     def __call__(self, embeddings: Embeddings, labels: Int[Tensor, " rows"], progress: float) -> Losses:
-        """Losses of one batch at `progress`, the fraction of training done, in 0..1.
+        """The losses of one batch at `progress`, the fraction of training that is done, in 0..1.
 
-        `labels` are those of the k n rows of `embeddings`: the same n labels for each of its k blocks.
+        `labels` has a label for each of the k n rows of `embeddings`: the same n labels for each of the k blocks.
 
         Raises:
-            InputError: a tensor is missing or misshapen, `progress` is outside 0..1.
+            InputError: a tensor is missing or has another shape than it should, or `progress` is outside 0..1.
         """
         if not 0 <= progress <= 1:
             raise InputError(f"progress is {progress}; it must be the fraction of training done, in 0..1")
@@ -215,7 +219,7 @@ class Objective:
         return Losses(torch.stack(weighted).sum(), {name: value.detach() for name, value in computed.items()})
 
     def weight(self, name: str, progress: float) -> float:
-        """Weight x ramp of an active term at `progress`."""
+        """The weight at `progress` of a term that is on, with its ramp."""
         ramped = TERMS[name].distillation and progress < self._ramp
         return self._weights[name] * (progress / self._ramp if ramped else 1.0)
 
@@ -231,7 +235,7 @@ class Objective:
 
 
 def try_once(objective: Objective) -> None:
-    """Evaluate every term on random numbers, so that an unknown form is refused here, not in the first step."""
+    """Evaluate every term on random numbers, so that an unknown form is refused before the first training step."""
     random = torch.Generator().manual_seed(0)
     n, width, identities = 4, 4, 3
     blocks = ("vis", "ir")
@@ -251,14 +255,17 @@ def try_once(objective: Objective) -> None:
 
 @torch.no_grad()
 def correlations(embeddings: Embeddings, labels: Int[Tensor, " rows"]) -> dict[str, Float[Tensor, ""]]:
-    """What is logged beside the terms, as far as the network provides it. None of it has a gradient.
+    """The quantities that are logged beside the terms, if the network built the features for them. No gradients.
 
-    All of it compares the blocks `vis` and `ir`. `labels` are those of the rows of all blocks.
+    All of them compare the blocks `vis` and `ir`. `labels` has a label for each row of each block.
 
-    - `corr_base`, `corr_detail`: correlation in -1..1 of Z^B and of Z^D between the modalities, which `skd` steers.
-    - `corr_detail_centred`: the same of Z^D less each modality's mean over the batch. Where it stays high while
-      `corr_detail` falls, a constant offset between the modalities hides identity that they still share.
-    - `attention_own`: mean over rows of the attention mass, 0..1, on rows of the same identity in the other modality.
+    - `corr_base`, `corr_detail`: the correlations of Z^B and of Z^D between the modalities, in -1..1. The term `skd`
+      acts on both.
+    - `corr_detail_centred`: the correlation of Z^D after the mean of each modality over the batch is subtracted. If it
+      stays high while `corr_detail` falls, the modalities still share the identities, and only a constant offset
+      between the modalities hides this.
+    - `attention_own`: the share of a row's attention, in 0..1, that falls on rows of its own identity in the other
+      modality, averaged over the rows.
     """
     watched: dict[str, Tensor] = {}
     if embeddings.base is not None:
@@ -291,7 +298,7 @@ def _check_rows(what: str, tensors: Mapping[str, Tensor | None], rows: int, bloc
 
 
 def _check_widths(what: str, tensors: Mapping[str, Tensor | None]) -> None:
-    """Features that meet in one term have the same width."""
+    """Require one width of all features that a term reads together."""
     widths = {name: tensor.shape[1] for name, tensor in tensors.items() if tensor is not None}
     if len(set(widths.values())) > 1:
         raise InputError(f"{what} of different widths: {widths}; all need the same")

@@ -25,7 +25,10 @@ log = logging.getLogger("bdlf")
 
 
 def train(config: Config) -> int:
-    """One job: show its result if it is finished, go on if it was cut off, else start. Returns the exit code."""
+    """Run one job, and return its exit code.
+
+    The job shows the result of a run that is finished, goes on with a run that was cut off, and starts any other run.
+    """
     from bdlf.runs.logs import show_on_screen
 
     show_on_screen()
@@ -60,10 +63,10 @@ def _train(config: Config, stop: Interruption) -> int:
         if config.dry_run:
             log.info("dry run: scores %d more rows of %s from its weights", len(missing), job.folder.path)
 
-    # Configure this process; nothing is seeded, as every random number comes from a generator of its own
+    # Configure this process. Nothing is seeded, because each part of a run has its own generator of random numbers
     configure_process(devices=config.devices, threads=config.threads, deterministic=config.deterministic)
 
-    # A dry run says what would happen
+    # A dry run says what would run, and ends here
     if config.dry_run:
         from bdlf.running.dry_run import describe
 
@@ -81,15 +84,15 @@ def _train(config: Config, stop: Interruption) -> int:
 def _train_alone(job: Job, stop: Interruption, *, is_held: bool) -> None:
     """Do what is left to do for a run.
 
-    `is_held` says whether this process holds the lock of the run, and so may remove what others have left behind. It
-    does not on a file system without locks.
+    `is_held` says whether this process holds the lock of the run. It does, unless the file system has no locks. Only a
+    process that holds the lock may remove what other processes have left behind.
     """
     from bdlf.running.training import train_run
     from bdlf.runs.logs import log_to, warn_of
     from bdlf.runs.table import show_result
     from bdlf.scoring.missing_rows import add_missing_rows
 
-    # Look again: another process may have done some of it while this one waited
+    # Look again, because another process may have worked on the run while this one waited for the lock
     job.look_again()
     facts, result = job.facts(), job.finished()
     if result is not None and is_held:
@@ -98,7 +101,7 @@ def _train_alone(job: Job, stop: Interruption, *, is_held: bool) -> None:
         job.answer(result, agent=False)
         return
 
-    # Prepare before anything is written: a mistake in the options must neither make a folder nor move one
+    # Prepare before anything is written, so that a mistake in the options neither makes a folder nor moves one
     experiment = job.prepare() if result is None else None
     if result is None and job.config.rerun:
         job.folder.move_aside()
@@ -117,10 +120,10 @@ def _train_alone(job: Job, stop: Interruption, *, is_held: bool) -> None:
             elif result is not None:
                 job.answer(add_missing_rows(job.config, job.folder, job.listing, result))
         except Interrupted as signal:
-            log.debug("interrupted by %s", signal)  # to train.log only: a closed terminal shows nothing
+            log.debug("interrupted by %s", signal)  # only train.log shows it, because the terminal may be closed
             raise
         except Exception:
-            log.debug("traceback", exc_info=True)  # to train.log only
+            log.debug("traceback", exc_info=True)  # only train.log shows it
             raise
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from jaxtyping import install_import_hook
 
@@ -44,6 +45,9 @@ TINY = (
     "threads=1",
 )
 """A run of a second or two on the synthetic set."""
+ONE_JOB = re.compile(r"(?!sweeps|hydra|from_run)[a-z][\w./]*=")
+"""Words that cannot set `hydra.mode`. Hydra composes the whole configuration once more to learn this mode, which takes
+as long as a command that refuses its input. Where every word matches, `command` leaves that composition out."""
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +80,9 @@ def command(tmp_path, monkeypatch, capsys):
             monkeypatch.setenv(variable, value)
         GlobalHydra.instance().clear()
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(SystemExit) as stopped, monkeypatch.context() as patch:
+            if all(ONE_JOB.match(word) for word in arguments):
+                patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
             run_command(
                 primary,
                 schema[name],
@@ -109,6 +115,39 @@ def folder_of(tmp_path):
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def trained_before() -> dict[tuple[str, ...], tuple[Path, Path]]:
+    """Of the runs that `finished_run` has trained: where a copy lies, and where the run was trained."""
+    return {}
+
+
+@pytest.fixture
+def finished_run(tiny_run, folder_of, tmp_path, tmp_path_factory, trained_before):
+    """`finished_run(*overrides)`: the folder of a finished tiny run, the only one below `tmp_path`.
+
+    For tests of what is done with a finished run, not of how it is trained. All tests that ask for the same overrides
+    get copies of one run.
+    """
+
+    def run(*overrides: str) -> Path:
+        assert not (tmp_path / "out").exists(), "this test has trained a run already"
+        if overrides not in trained_before:
+            code, _, err = tiny_run(*overrides)
+            assert code == 0, err
+            kept = tmp_path_factory.mktemp("finished")
+            for name in ("out", "cache"):
+                shutil.copytree(tmp_path / name, kept / name)
+            trained_before[overrides] = kept, tmp_path
+            return folder_of()
+        kept, place = trained_before[overrides]
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+        config = folder_of() / "config.yaml"
+        config.write_text(config.read_text().replace(str(place), str(tmp_path)))
+        return folder_of()
+
+    return run
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import bdlf
-from bdlf import experiment
+from bdlf import assembly
+from bdlf.assembly import build_objective, build_optimizer
 from bdlf.config import Config, config_folder
 from bdlf.data import images
-from bdlf.experiment import Experiment, build_objective, build_optimizer, prepare
+from bdlf.experiment import Experiment, prepare
 from bdlf.methods import build_network
 from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
@@ -71,7 +72,7 @@ def test_images_without_room_are_refused_before_they_are_decoded(monkeypatch, tm
     def decode(*_, **__):
         raise AssertionError("images were decoded")
 
-    monkeypatch.setattr(experiment, "open_store", decode)
+    monkeypatch.setattr(assembly, "open_store", decode)
     monkeypatch.setattr(images, "available_memory", lambda: 2 * 384 * 144 * 3 - 1)
     one = Experiment(composed("dataset=sysu", "data.cache=host", f"data.cache_dir={tmp_path}"))
     one.listing = pd.DataFrame({"path": ["a", "b"]})

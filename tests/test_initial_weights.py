@@ -10,8 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bdlf.assembly import build_objective
 from bdlf.config import Config, config_folder
-from bdlf.experiment import build_objective
 from bdlf.methods import build_network
 
 VARIANTS = ("baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full")

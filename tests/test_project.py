@@ -24,11 +24,12 @@ FLOORS = {
     **dict.fromkeys(["methods", "evaluation"], 5),
     "runs": 6,
     **dict.fromkeys(["commandline", "training"], 7),
-    **dict.fromkeys(["experiment", "reporting"], 8),
-    **dict.fromkeys(["scoring", "benchmarking"], 9),
-    "running": 10,
-    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 11),
-    "__main__": 12,
+    **dict.fromkeys(["assembly", "reporting"], 8),
+    "experiment": 9,
+    **dict.fromkeys(["scoring", "benchmarking"], 10),
+    "running": 11,
+    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 12),
+    "__main__": 13,
 }
 """A module imports only from its own room and from rooms on lower floors; `bdlf/README.md` has the map."""
 FILES = sorted(PACKAGE.rglob("*.py"))

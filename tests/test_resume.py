@@ -46,9 +46,9 @@ def require_same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_run, tmp_path, monkeypatch, step, folder_of):
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_run, finished_run, tmp_path, monkeypatch, step):
     arguments = ["schedule.epochs=4", "deterministic=true"]
-    assert tiny_run(*arguments)[0] == 0
+    finished_run(*arguments)
     assert tiny_run(*arguments, "rerun=true", "dry_run=true")[0] == 0  # writes nothing
     with monkeypatch.context() as patch:
         interrupt_at(patch, step)
@@ -63,9 +63,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_run, tmp_path, monk
     require_same(finished, resumed)
 
 
-def test_checkpoints_in_the_middle_of_an_epoch_change_no_number(tiny_run, tmp_path, folder_of):
-    tiny_run("deterministic=true")
-    folder = folder_of().rename(tmp_path / "plain")
+def test_checkpoints_in_the_middle_of_an_epoch_change_no_number(tiny_run, finished_run, tmp_path, folder_of):
+    folder = finished_run("deterministic=true").rename(tmp_path / "plain")
     tiny_run("deterministic=true", "checkpoint.every_steps=1", "checkpoint.keep=3")
     assert {file.name for file in (folder_of() / "checkpoints").glob("*.pt")} == {"last.pt", "last-1.pt", "last-2.pt"}
     assert load_checkpoint(folder_of() / "checkpoints" / "last-1.pt")["step"] == 1
@@ -83,7 +82,11 @@ def test_where_the_images_lie_changes_no_number(tiny_run, tmp_path, folder_of):
         (folder_of().parent / "seed0").rename(tmp_path / cache)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_none_that_is_sound_refused(tiny_run, tmp_path, monkeypatch, folder_of):
+def test_a_damaged_checkpoint_is_passed_over_and_none_that_is_sound_refused(
+    tiny_run, finished_run, tmp_path, monkeypatch, folder_of
+):
+    whole = finished_run("deterministic=true").rename(tmp_path / "whole")
+
     def cut_off() -> Path:
         with monkeypatch.context() as patch:
             interrupt_at(patch, 3)
@@ -96,10 +99,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_none_that_is_sound_refused(tiny
     code, out, _ = tiny_run("deterministic=true")
     assert code == 0 and "warning: " in out and "last.pt is damaged" in out and "going on from last-1.pt" in out
     assert "going on at epoch 2 of 2, step 1 of 2" in out
+    require_same(whole, folder_of())
     folder_of().rename(tmp_path / "fallen_back")
-    assert tiny_run("deterministic=true")[0] == 0
-    require_same(tmp_path / "fallen_back", folder_of())
-    folder_of().rename(tmp_path / "whole")
 
     checkpoint = cut_off()
     sound = checkpoint.read_bytes()

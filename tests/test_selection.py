@@ -66,11 +66,10 @@ def test_three_ways_to_choose_an_epoch_stand_side_by_side(tiny_run, evaluated, f
         "bdlf.runs.metrics_log.MetricsLog.amend",
     ],
 )
-def test_choosing_an_epoch_survives_an_end_at_any_moment(tiny_run, tmp_path, monkeypatch, folder_of, killed):
+def test_choosing_an_epoch_survives_an_end_at_any_moment(tiny_run, finished_run, tmp_path, monkeypatch, killed):
     """After an epoch was scored, before its weights are kept as the best, before its scores are written."""
     arguments = [THREE, *HELD_OUT, "deterministic=true"]
-    tiny_run(*arguments)
-    folder = folder_of()
+    folder = finished_run(*arguments)
     whole = json.loads((folder / "result.json").read_text())
     folder.rename(tmp_path / "whole")
 
@@ -85,9 +84,8 @@ def test_choosing_an_epoch_survives_an_end_at_any_moment(tiny_run, tmp_path, mon
     assert (parts["metrics"], parts["chosen"]) == (whole["metrics"], whole["chosen"])
 
 
-def test_without_a_rule_validation_identities_are_trained_on_and_nothing_more_is_scored(tiny_run, folder_of):
-    tiny_run()
-    folder = folder_of()
+def test_without_a_rule_validation_identities_are_trained_on_and_nothing_more_is_scored(finished_run):
+    folder = finished_run()
     curves = pd.read_csv(folder / "metrics.csv")
     assert not [name for name in curves if "val-" in name] and curves[
         "rank1/ir_to_vis-all-all/ema"
@@ -96,10 +94,11 @@ def test_without_a_rule_validation_identities_are_trained_on_and_nothing_more_is
 
 
 def test_held_out_identities_are_part_of_the_experiment_and_a_choice_between_its_epochs_is_not():
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        plain = compose("config")
 
     def place(*overrides: str) -> str:
-        with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-            return run_hash(OmegaConf.to_object(compose("config", list(overrides))))
+        return run_hash(OmegaConf.to_object(OmegaConf.merge(plain, OmegaConf.from_dotlist(list(overrides)))))
 
     validation = "selection=validation"
     same = [[], ["selection=[last_epoch]"], ["selection=best_on_test"], ["evaluation.holdout=0.5"]]
@@ -186,8 +185,8 @@ def test_the_chosen_epoch_is_of_the_timeline_that_the_run_ends_on(
     assert evaluated(f"run={folder}", "selection=best_on_test")["metrics"][0]["epoch"] == 1
 
 
-def test_what_a_process_left_that_was_killed_after_its_result_is_removed(tiny_run, folder_of):
-    tiny_run("selection=best_on_test")
+def test_what_a_process_left_that_was_killed_after_its_result_is_removed(tiny_run, finished_run, folder_of):
+    finished_run("selection=best_on_test")
     folder, files = RunFolder(folder_of()), set(folder_of().rglob("*"))
     (chosen,) = folder.selected("best_on_test").values()
     for number in (7, 10):

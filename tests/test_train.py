@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bdlf import train
-from bdlf.experiment import read_listing
+from bdlf.assembly import read_listing
 from bdlf.objective import Objective
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import run_id
@@ -102,9 +102,8 @@ def test_a_run_leaves_the_folder_of_the_design(tiny_run, tmp_path, folder_of):
     assert np.isnan(scored[0]) and scored[1] == rows[0]["mean"]["rank1"]
 
 
-def test_a_finished_run_returns_its_result_and_touches_nothing(tiny_run, folder_of):
-    tiny_run()
-    folder = folder_of()
+def test_a_finished_run_returns_its_result_and_touches_nothing(tiny_run, finished_run):
+    folder = finished_run()
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     code, out, _ = tiny_run()
     assert code == 0 and "finished before" in out and "rank-1" in out
@@ -143,9 +142,8 @@ def test_a_nan_names_term_epoch_step_and_identities_and_keeps_the_checkpoint(tin
     assert tiny_run()[0] == 0, "and the run goes on when the cause is gone"
 
 
-def test_a_run_of_other_images_is_refused(tiny_run, folder_of):
-    tiny_run()
-    path = folder_of() / "result.json"
+def test_a_run_of_other_images_is_refused(tiny_run, finished_run):
+    path = finished_run() / "result.json"
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"fingerprint": "0" * 64}))
     code, _, err = tiny_run()
@@ -208,9 +206,8 @@ def test_bad_input_is_one_line_and_leaves_no_result(tiny_run, tmp_path, override
     assert not list(tmp_path.glob("out/*/*")), "no run folder, no train.log, no lock"
 
 
-def test_a_result_of_an_older_version_says_so(tiny_run, folder_of):
-    tiny_run()
-    path = folder_of() / "result.json"
+def test_a_result_of_an_older_version_says_so(tiny_run, finished_run):
+    path = finished_run() / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
     code, _, err = tiny_run()
     assert code == 2 and err.count("\n") == 1

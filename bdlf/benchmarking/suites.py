@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from bdlf.assembly import build_objective
 from bdlf.benchmarking.measure import Measurement, measure
 from bdlf.benchmarking.step import training
 from bdlf.config import BenchmarkConfig
@@ -28,7 +29,6 @@ from bdlf.data.store import open_store
 from bdlf.datasets import DATASETS, sysu
 from bdlf.evaluation import extract
 from bdlf.evaluation.metrics import retrieval_metrics
-from bdlf.experiment import build_objective
 from bdlf.methods import build_network
 
 _STORED = 512

@@ -24,7 +24,7 @@ closing terminal sends."""
 _LOOK = 0.5  # seconds between two looks at what a sweep asks of its jobs
 
 _parent: IO[str] | None = None  # in a child process: the pipe to its parent
-_passed_on: signal.Signals | None = None  # in a parent process: the last signal that it passed on to its child
+_passed_on: signal.Signals | None = None  # in a parent process: the last signal that it received and passed on
 
 
 def heeded() -> list[signal.Signals]:
@@ -75,30 +75,11 @@ def run_apart(
     os.close(to_parent)
     os.close(parent_lives)
 
-    received: Counter[int] = Counter()
-    passed_on: Counter[int] = Counter()
-
-    def pass_on_all(wanted: Counter[int]) -> None:
-        for number, times in wanted.items():
-            while passed_on[number] < times:
-                passed_on[number] += 1
-                with suppress(ProcessLookupError):  # the child has ended already
-                    os.kill(child, number)
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        global _passed_on
-        _passed_on = signal.Signals(number)
-        received[number] += 1
-        pass_on_all(received)
-
-    def look() -> None:
-        if asked is not None:
-            pass_on_all(Counter(asked()))
-
-    before = {number: signal.signal(number, pass_on) for number in signals}
+    signals_of_child = _SignalsOf(child, asked)
+    before = {number: signal.signal(number, signals_of_child.receive) for number in signals}
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        facts = _listen(from_child, hear, None if asked is None else look)
+        facts = _listen(from_child, hear, None if asked is None else signals_of_child.look)
         _, status = os.waitpid(child, 0)
     finally:
         for number, handler in before.items():
@@ -106,6 +87,37 @@ def run_apart(
         os.close(from_child)
         os.close(held_by_parent)
     return os.waitstatus_to_exitcode(status), facts
+
+
+class _SignalsOf:
+    """Passes signals on to a child: those that this process receives, and those that `asked` returns.
+
+    A signal that comes both ways is passed on once.
+    """
+
+    def __init__(self, child: int, asked: Callable[[], Iterable[signal.Signals]] | None) -> None:
+        self._child, self._asked = child, asked
+        self._received: Counter[int] = Counter()
+        self._passed_on: Counter[int] = Counter()
+
+    def receive(self, number: int, _: FrameType | None) -> None:
+        """The handler of a signal."""
+        global _passed_on
+        _passed_on = signal.Signals(number)
+        self._received[number] += 1
+        self._pass_on(self._received)
+
+    def look(self) -> None:
+        """Pass on what is asked now."""
+        if self._asked is not None:
+            self._pass_on(Counter(self._asked()))
+
+    def _pass_on(self, wanted: Counter[int]) -> None:
+        for number, times in wanted.items():
+            while self._passed_on[number] < times:
+                self._passed_on[number] += 1
+                with suppress(ProcessLookupError):  # the child has ended already
+                    os.kill(self._child, number)
 
 
 def _listen(pipe: int, hear: Callable[[dict[str, Any]], object], look: Callable[[], object] | None) -> dict[str, Any]:

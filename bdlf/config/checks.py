@@ -1,4 +1,4 @@
-"""Values that no run can have: refused, by their key, before anything is read or allocated."""
+"""Refuses values that no run can have, before anything is read or allocated. The message names the key."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ PRECISIONS = ("32-true", "bf16-mixed")
 COMPILES = ("none", "default", "reduce-overhead", "max-autotune")
 """Modes of torch.compile; `reduce-overhead` and `max-autotune` take CUDA graphs on a GPU."""
 TRACKERS = ("wandb", "none")
-_MOST_PIXELS = 1 << 20  # of an image: 19 times the paper's; no dataset has larger ones
+_MOST_PIXELS = 1 << 20  # of an image; 19 times as many as in the paper
 _MOST_BLOCKS = 64  # the paper tries 1 to 8
-_STEM_BYTES = 128  # for each pixel of a batch, what the first convolution and its BatchNorm keep: 2 x 64 / 4 float32
+_STEM_BYTES = 128  # that the first convolution and its BatchNorm keep for each pixel of a batch: 2 x 64 / 4 float32
 
 
 def check_values(config: Config) -> None:
-    """Raise InputError, naming the key, for a number or a name that would fail only later, or not at all."""
+    """Raise InputError, naming the key, for a number or a name that would fail only later or would pass unnoticed."""
     _check_bounds(config)
-    check_sizes(config)
+    _check_sizes(config)
     _check_optimizer(config)
     check_choice("precision", config.precision, PRECISIONS)
     check_choice("compile", config.compile, COMPILES)
     check_choice("tracker.name", config.tracker.name, TRACKERS)
 
 
-def check_sizes(config: Config) -> None:
-    """Raise InputError, naming the key, for a size that would exhaust the machine, or its user, before it fails."""
+def _check_sizes(config: Config) -> None:
+    """Raise InputError, naming the key, for a size that would exhaust the memory or would take far too long."""
     height, width, pad = config.image.height, config.image.width, config.augment.pad
     if height * width > _MOST_PIXELS:
         raise InputError(f"image.height={height} x image.width={width}: give at most {_MOST_PIXELS:,} pixels")

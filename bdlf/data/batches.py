@@ -1,4 +1,4 @@
-"""The batches that a network is trained on: drawn, gathered by view, augmented."""
+"""The batches that a network is trained on: images are drawn, arranged in one block for each view, and augmented."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from bdlf.data.augment import Augmentation
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
-from bdlf.networks.network import MODALITIES, View
+from bdlf.datasets.description import MODALITIES
+from bdlf.networks.network import View
 from bdlf.system.errors import InputError
 
 
@@ -23,15 +24,17 @@ class Batch(NamedTuple):
     images: Float[Tensor, "rows 3 height width"]
     """Augmented and normalised."""
     labels: Int[Tensor, " rows"]
-    """The same n labels for every block: classes from 0, `IdentitySampler.labels`."""
+    """Class numbers from 0, as in `IdentitySampler.labels`. Every block has the same n labels."""
 
 
 class Batches:
-    """The batches of a run. Each is a function of the seed, the epoch and the step, whatever was drawn before.
+    """The batches of a run. A batch depends on the seed, the epoch and the step alone, not on earlier batches.
 
-    `rows[i]` is the row of `store` that holds the sampler's image i. A batch has one block for each of `views`, in
-    their order. An image that several views show is fetched once; every view draws its own augmentation. The memory of
-    a batch is used again for the next one.
+    - `rows[i]` is the row of `store` that holds the image which the sampler calls i.
+    - `views`: a batch has one block for each view, in this order. An image that several views show is fetched once.
+      Every view draws an augmentation of its own.
+
+    All batches share one memory: a batch is overwritten when the next one is asked for.
     """
 
     def __init__(
@@ -49,31 +52,31 @@ class Batches:
         self._labels = torch.from_numpy(sampler.labels)
         n = sampler.batch_size // len(MODALITIES)
         self._exchangeable = torch.tensor([view.recolour == "exchange" for view in views]).repeat_interleave(n)
-        starts = torch.tensor([MODALITIES.index(view.modality) * n for view in views])
+        starts = torch.tensor([list(MODALITIES).index(view.modality) * n for view in views])
         self._order = (starts[:, None] + torch.arange(n)).flatten()
-        """Which of the images that the sampler drew, both modalities one after the other, each row of a batch shows."""
+        """For each row of a batch, the position of its image among those that the sampler drew, visible ones first."""
         self._as_drawn = torch.equal(self._order, torch.arange(sampler.batch_size))
         self._drawn: tuple[int, np.ndarray] | None = None
         self._memory: Tensor | None = None
 
     def of(self, epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
-        """The batches of these steps of an epoch; the next ones are fetched while one is in use."""
+        """Yields the batches of these `steps` of an epoch. While one is in use, the images of the next are fetched."""
         drawn = self._epoch(epoch)
         fetched = self.store.batches(self._rows[drawn[list(steps)]])
         for step, images in zip(steps, fetched, strict=True):
             yield self._batch(images, epoch, step)
 
     def again(self, epoch: int, step: int) -> Batch:
-        """One batch, for example of a step that has gone wrong."""
+        """The batch of one step, for example of a step that has gone wrong."""
         return self._batch(self.store.take(self._rows[self._epoch(epoch)[step]]), epoch, step)
 
     def identities(self, epoch: int, step: int) -> list[int]:
-        """The pids in a batch, ascending."""
+        """The dataset's numbers of the identities in a batch, ascending."""
         pids: list[int] = self.sampler.pids[np.unique(self.sampler.labels[self._epoch(epoch)[step]])].tolist()
         return pids
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """(steps, 2n): the sampler's images of every batch, the visible ones first."""
+        """(steps, 2n): the images of each batch, by the sampler's numbers. The visible ones stand first."""
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, self.sampler.epoch(epoch).reshape(self.sampler.steps_per_epoch, -1)
         return self._drawn[1]
@@ -89,7 +92,7 @@ class Batches:
 
 
 def generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    """The random numbers of one step's augmentation, on the CPU."""
+    """A generator on the CPU for the augmentation of one step, which depends on the three numbers alone."""
     state = np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
@@ -97,10 +100,10 @@ def generator(seed: int, epoch: int, step: int) -> torch.Generator:
 def require_equal_blocks(labels: Int[Tensor, " rows"], blocks: int) -> None:
     """Refuse labels that differ between the blocks of a batch.
 
-    The caller asks this while the labels are on the host: to look at them on a device would make the host wait.
+    The caller calls this before it moves the labels to a device, because reading them there would make the host wait.
 
     Raises:
-        InputError: no rows, a number of rows that `blocks` does not divide, or blocks with different labels.
+        InputError: there are no rows, `blocks` does not divide their number, or two blocks have different labels.
     """
     if len(labels) and len(labels) % blocks == 0:
         first, *others = labels.chunk(blocks)

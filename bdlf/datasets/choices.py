@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
@@ -12,20 +12,44 @@ from bdlf.system.errors import InputError
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a user asks for of a dataset's protocol: the keys of `evaluation` that have these names.
+
+    None stands for every mode and every direction, and for the default of the other options. What the values mean for
+    a dataset stands in the dataset's file, and `bdlf.datasets.explain.explain` says it in words.
+    """
+
+    mode: str | None = None
+    shots: int | None = None
+    direction: str | None = None
+    gallery: str | None = None
+    reading: str | None = None
+
+    @classmethod
+    def of(cls, options: Any) -> Asked:
+        """What `options` ask for: an object with these attributes, such as `config.evaluation` or a `Choice`."""
+        return cls(**{name: getattr(options, name) for name in OPTIONS})
+
+
+OPTIONS = tuple(option.name for option in fields(Asked))
+"""The names of the options of a protocol."""
+
+
+@dataclass(frozen=True)
 class Choice:
-    """One way to score a dataset; None where a choice does not apply to the dataset."""
+    """One way to score a dataset. An option that the dataset's protocol does not have is None."""
 
     dataset: str
     mode: str | None
-    """all | indoor"""
+    """The cameras that are searched: all | indoor."""
     shots: int | None
-    """1 | 10: gallery images per identity and camera"""
+    """Gallery images of each identity and camera: 1 | 10."""
     direction: str
-    """ir_to_vis | vis_to_ir"""
+    """The modality of the queries and that of the gallery: ir_to_vis | vis_to_ir."""
     gallery: str
-    """official | agw: how the gallery is drawn; all: the whole test half"""
+    """How the gallery is drawn: official | agw, or all, which is the whole test half."""
     reading: str | None
-    """paper | released"""
+    """Which of two readings of LLCM's protocol is followed: paper | released."""
 
     @property
     def name(self) -> str:
@@ -33,25 +57,16 @@ class Choice:
         return protocol_name(self.direction, self.mode, self.shots, self.gallery, self.reading)
 
 
-def choices(
-    dataset: str,
-    *,
-    mode: str | None = None,
-    shots: int | None = None,
-    direction: str | None = None,
-    gallery: str | None = None,
-    reading: str | None = None,
-) -> list[Choice]:
-    """The ways to score a dataset, without its images; None stands for every mode and direction, else for the default.
+def choices(dataset: str, asked: Asked) -> list[Choice]:
+    """The ways to score a dataset that are `asked` for. They are known without the dataset's images.
 
     Raises InputError on an unknown dataset, and on what the dataset's protocol does not define.
     """
     if dataset not in DATASETS:
         raise InputError(f"unknown dataset {dataset!r}: known are {', '.join(DATASETS)}")
     protocol = DATASETS[dataset].protocol
-    asked = {"mode": mode, "direction": direction, "shots": shots, "gallery": gallery, "reading": reading}
-    known = {option: _known(dataset, protocol, option, value) for option, value in asked.items()}
-    shots, gallery, reading = known["shots"][0], known["gallery"][0], known["reading"][0]
+    chosen = {option: _chosen(dataset, protocol, option, getattr(asked, option)) for option in OPTIONS}
+    shots, gallery, reading = (chosen[option][0] for option in ("shots", "gallery", "reading"))
     drawing = protocol.galleries[gallery]
     if shots is not None and drawing.shots and shots not in drawing.shots:
         others = [name for name, other in protocol.galleries.items() if not other.shots or shots in other.shots]
@@ -61,12 +76,15 @@ def choices(
         )
     return [
         Choice(dataset, one_mode, shots, one_direction, gallery, reading)
-        for one_mode, one_direction in product(known["mode"], known["direction"])
+        for one_mode, one_direction in product(chosen["mode"], chosen["direction"])
     ]
 
 
-def _known(dataset: str, protocol: Protocol, option: str, asked: Any) -> tuple[Any, ...]:
-    """What is asked for, or else all that there is, the default first."""
+def _chosen(dataset: str, protocol: Protocol, option: str, asked: Any) -> tuple[Any, ...]:
+    """The value that is asked for. If it is None, every value that the protocol has, the default first.
+
+    The only value of an option that the protocol does not have is None.
+    """
     known = protocol.known(option)
     if asked is None:
         return known or (None,)

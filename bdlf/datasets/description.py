@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODALITIES = {"vis": "visible", "ir": "infrared"}
-"""Values of the column `modality`, and the word for each."""
+"""Values of the column `modality`, and the word for each. The sampler draws them in this order."""
 SPLITS = ("train", "val", "test")
 """Values of the column `split`."""
 

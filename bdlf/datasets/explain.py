@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from bdlf.datasets import DATASETS
-from bdlf.datasets.choices import Choice, choices
+from bdlf.datasets.choices import OPTIONS, Asked, Choice, choices
 from bdlf.datasets.description import MODALITIES, Dataset
 from bdlf.datasets.protocol import Gallery, Rule
 
@@ -13,16 +13,8 @@ _WIDTH = 110
 _INDENT = 11
 
 
-def explain(
-    dataset: str,
-    *,
-    mode: str | None = None,
-    shots: int | None = None,
-    direction: str | None = None,
-    gallery: str | None = None,
-    reading: str | None = None,
-) -> str:
-    """Lines of text that say what the options evaluate; None stands for every mode and direction, else the default.
+def explain(dataset: str, asked: Asked) -> str:
+    """Lines of text that say what is evaluated on a dataset if `asked` is asked for.
 
     The text names, for each setting that is scored, the queries and the gallery with their published numbers; then how
     galleries are drawn and in how many trials, what a query does not see, what CMC ranks, what the figures are, and
@@ -30,12 +22,12 @@ def explain(
 
     Raises InputError on an unknown dataset, and on what the dataset's protocol does not define.
     """
-    asked = choices(dataset, mode=mode, shots=shots, direction=direction, gallery=gallery, reading=reading)
+    chosen = choices(dataset, asked)
     described = DATASETS[dataset]
-    protocol, first = described.protocol, asked[0]
+    protocol, first = described.protocol, chosen[0]
     drawing = protocol.galleries[first.gallery]
     parts = [("Dataset", _about(described))]
-    parts += [("Setting", _setting(described, choice)) for choice in asked]
+    parts += [("Setting", _setting(described, choice)) for choice in chosen]
     parts.append(("Trials", _trials(drawing)))
     if first.reading is not None:
         parts.append(("Reading", f"{first.reading}: {protocol.readings[first.reading]}"))
@@ -120,7 +112,7 @@ def _figures(drawing: Gallery) -> str:
 
 def _options(dataset: Dataset) -> str:
     words = []
-    for option in ("mode", "shots", "direction", "gallery", "reading"):
+    for option in OPTIONS:
         known = dataset.protocol.known(option)
         if len(known) > 1:
             words.append(f"evaluation.{option}={'|'.join(map(str, known))}")

@@ -1,11 +1,20 @@
 """Evaluation: queries and galleries of each trial, features of the images, and the figures of retrieval."""
 
-from bdlf.datasets.choices import Choice, choices
+from bdlf.datasets.choices import Asked, Choice, choices
 from bdlf.evaluation.extraction import extract
 from bdlf.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from bdlf.evaluation.protocols import Setting, settings
 from bdlf.evaluation.score import Scores, score
 
 __all__ = [
-    "Choice", "RetrievalMetrics", "Scores", "Setting", "choices", "extract", "retrieval_metrics", "score", "settings"
-]  # fmt: skip
+    "Asked",
+    "Choice",
+    "RetrievalMetrics",
+    "Scores",
+    "Setting",
+    "choices",
+    "extract",
+    "retrieval_metrics",
+    "score",
+    "settings",
+]

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from bdlf.datasets import DATASETS
-from bdlf.datasets.choices import Choice, choices
+from bdlf.datasets.choices import Asked, Choice, choices
+from bdlf.datasets.description import MODALITIES
 from bdlf.datasets.galleries import ascending
 from bdlf.datasets.protocol import Candidates, Rule
 from bdlf.system.errors import InputError
@@ -33,32 +34,25 @@ class Setting(Choice):
 def settings(
     dataset: str,
     listing: pd.DataFrame,
+    asked: Asked,
     *,
     root: str | Path | None = None,
-    mode: str | None = None,
-    shots: int | None = None,
-    direction: str | None = None,
-    gallery: str | None = None,
-    reading: str | None = None,
     split: str = "test",
 ) -> list[Setting]:
-    """The settings to score on the rows of `listing` in `split`.
+    """The settings that are `asked` for, on the rows of `listing` in `split`.
 
-    An option that is None stands for every mode and direction, and otherwise for the protocol's default. What the
-    options mean for a dataset stands in the dataset's file, and `bdlf.datasets.explain.explain` says it in words.
-    `root` is the dataset's folder, which some galleries read.
-
-    A mode without any gallery image in a `split` other than "test" is left out: SYSU-MM01's validation identities were
-    seen by cameras 3, 4 and 5 alone, so that nothing is there to search indoors.
+    `root` is the dataset's folder, from which some galleries are read. A mode that has no gallery image is left out in
+    every `split` but "test". For example, only cameras 3, 4 and 5 have seen SYSU-MM01's validation identities, so these
+    identities have no gallery indoors.
 
     Raises InputError on an unknown dataset, on what its protocol does not define, on a listing without images of a
-    modality in `split`, on an empty gallery, on a protocol in which no query of a trial has a match, and on official
-    galleries that are missing or do not fit the listing. (That some queries have no match is usual: SYSU-MM01 has
-    1,595 of 3,803 with one indoors.)
+    modality in `split`, on an empty gallery, on a trial in which no query has a match, and on official galleries that
+    are missing or do not fit the listing. A trial in which only some queries have a match is usual: indoors, 1,595 of
+    SYSU-MM01's 3,803 queries have one.
     """
-    asked = choices(dataset, mode=mode, shots=shots, direction=direction, gallery=gallery, reading=reading)
+    chosen = choices(dataset, asked)
     part = listing[listing["split"] == split]
-    sides = {modality: part[part["modality"] == modality] for modality in ("vis", "ir")}
+    sides = {modality: part[part["modality"] == modality] for modality in MODALITIES}
     for modality, images in sides.items():
         if images.empty:
             raise InputError(f"the listing of {dataset} has no {split} image of modality {modality}: both are needed")
@@ -67,7 +61,7 @@ def settings(
     protocol = DATASETS[dataset].protocol
 
     found = []
-    for choice in asked:
+    for choice in chosen:
         queried, searched = choice.direction.split("_to_")
         queries, images = ascending(sides[queried].index), sides[searched]
         cameras = () if choice.mode is None else protocol.modes[choice.mode]

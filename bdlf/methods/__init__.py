@@ -1,4 +1,4 @@
-"""The methods: a room or a file for each, with its network and the views of the images that it is trained on."""
+"""The methods. Each has a folder or a file of its own, with its network and the views that train the network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ METHODS = ("bdlf",)
 
 
 def build_network(config: Config, identities: int, objective: Objective, *, weights: str) -> Network:
-    """The network of the method that `config` names, to tell so many identities apart, as `objective` needs it.
+    """Build the network of the method that `config` names.
 
-    `weights` are those of the backbone: `imagenet`, `none`, or a file. Raises InputError for an unknown option.
+    The network classifies `identities` persons and builds only what `objective` reads. `weights` says where the
+    backbone's initial weights come from: `imagenet`, `none` (random), or a file. Raises InputError for an unknown
+    option, and for weights that cannot be had.
     """
     check_choice("method.name", config.method.name, METHODS)
     backbone = Backbone(

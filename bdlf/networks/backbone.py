@@ -18,30 +18,31 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
 }
-"""Block and number of blocks per stage. ResNet-10 is ours, for CPUs; torchvision has the other two."""
+"""The type of block and the number of blocks per stage. ResNet-10 is ours, for CPUs; the others are torchvision's."""
 STAGES = (1, 2, 3, 4)
 SMALLEST = 1e-6
-"""Lower bound of an activation in GeM: its gradient stays finite at 0."""
+"""GeM raises activations to at least this value, so that its gradient is finite where an activation is 0."""
 
 
 class Backbone(nn.Module):
     """torchvision's ResNet without its classifier: images (rows, 3, H, W) to pooled features (rows, C).
 
     - `name` [paper: resnet50]: one of `ARCHITECTURES`.
-    - `weights` [paper: ImageNet]: `imagenet`, `none` (random), or a file with torchvision's names.
-    - `last_stride` [lineage: 1]: stride of stage 4; 1 doubles the height and width of the last map, 2 is torchvision's.
-    - `pooling` [lineage: gem]: `gem`, the generalised mean `mean(x^p)^(1/p)`, or `avg`.
-    - `gem_p` [lineage: 3, fixed as in CAJ, DEEN and SGIEL; learnable elsewhere], in 1..6.
-    - `seed`: random weights depend on it alone, whatever else has drawn random numbers.
+    - `weights` [paper: ImageNet]: `imagenet`, `none` (random), or a file whose tensors have torchvision's names.
+    - `last_stride` [lineage: 1]: the stride of stage 4. 2 is torchvision's; 1 doubles the height and width of the last
+      map.
+    - `pooling` [lineage: gem]: `gem`, the generalised mean `mean(x^p)^(1/p)` over the positions, or `avg`.
+    - `gem_p`: p of the generalised mean, in 1..6 [lineage: 3, fixed as in CAJ, DEEN and SGIEL; others learn it].
+    - `seed`: random weights depend on `seed` alone.
 
     Raises:
         InputError: an unknown option, or weights that cannot be had.
     """
 
     width: int
-    """C, channels of the output."""
+    """C, the number of channels of the output."""
     widths: tuple[int, ...]
-    """C' after stages 1..4."""
+    """C', the number of channels after each of the stages 1..4."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
         return maps.clamp(min=SMALLEST).pow(self.gem_p).mean((2, 3)).pow(1 / self.gem_p)
 
     def forward(self, images: Float[Tensor, "rows 3 height width"]) -> Float[Tensor, "rows wide"]:
-        """Images to pooled features, all that inference evaluates before the BN-neck."""
+        """Images to pooled features: everything that inference evaluates before the BN-neck."""
         return self.pool(self.rear(self.fore(images, 4), 4))
 
     def _layers(self) -> tuple[nn.Module, ...]:

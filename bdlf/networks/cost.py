@@ -1,4 +1,4 @@
-"""What a model costs."""
+"""How many floating-point operations a network takes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bdlf.networks.network import Network
 
-_ROWS = 2  # of each block: the fewest that every module takes
+_ROWS = 2  # rows of each block: BatchNorm in training mode takes no fewer
 
 
 @torch.no_grad()
 def gflops_per_image(model: Network, height: int, width: int) -> tuple[float, float]:
-    """10^9 floating-point operations for each image: of a training step, and of inference (one view).
+    """The floating-point operations for each image, in 10^9: those of a training step, and those of inference.
 
-    A multiplication and an addition are two; convolutions and matrix products alone are counted. Training is three
-    times the network forward (the backward pass is two), without the objective's terms and the optimiser.
+    Only convolutions and matrix products are counted; a multiplication and an addition count as two operations. A
+    training step counts as three forward passes, because the backward pass takes about as much as two. The terms of the
+    objective and the optimiser are not counted. Inference embeds each image once, without its mirror image.
     """
-    shadow = copy.deepcopy(model)  # a forward pass in training mode moves the BatchNorm statistics
+    shadow = copy.deepcopy(model)  # because a forward pass in training mode changes the BatchNorm statistics
     rows = _ROWS * len(model.views)
     images = torch.zeros(rows, 3, height, width, device=next(model.parameters()).device)
     labels = torch.arange(_ROWS, device=images.device).repeat(len(model.views))

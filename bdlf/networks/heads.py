@@ -1,4 +1,4 @@
-"""BN-neck, classifiers and the module of inference, as the field has them since BagTricks [lineage]."""
+"""BN-neck, classifier and the module of inference, as the field uses them since BagTricks [lineage]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def classifier(width: int, identities: int) -> nn.Linear:
 
 
 class Embedder(nn.Module):
-    """What inference evaluates: backbone and BN-neck. Float images (rows, 3, H, W) to Z of Eq. 1, (rows, C)."""
+    """The module of inference, backbone and BN-neck: float images (rows, 3, H, W) to Z of Eq. 1, (rows, C)."""
 
     def __init__(self, backbone: Backbone, neck: nn.BatchNorm1d) -> None:
         super().__init__()

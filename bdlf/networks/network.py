@@ -1,4 +1,4 @@
-"""What every network of every method provides, and the views of the images that it is trained on."""
+"""The interface that the networks of all methods have, and the views of the images that train them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from torch import Tensor, nn
 
 from bdlf.networks.embeddings import Embeddings
 
-MODALITIES = ("vis", "ir")
-"""Visible and infrared, in the order in which the sampler draws them."""
-RECOLOURINGS = ("none", "exchange")
-"""How a view changes colours: not at all, or by channel exchange with the probability `augment.exchange`."""
-
 
 @dataclass(frozen=True)
 class View:
@@ -24,11 +19,11 @@ class View:
     """
 
     name: str
-    """Of the block in `Embeddings.blocks`, unique in a network."""
+    """The name of the block in `Embeddings.blocks`. No two views of a network share one."""
     modality: str
-    """Whose sampled images the view shows: one of `MODALITIES`."""
+    """The modality whose images the view shows: `vis` or `ir`."""
     recolour: str = "none"
-    """One of `RECOLOURINGS`."""
+    """How the view changes colours: `none`, or `exchange` of channels with the probability `augment.exchange`."""
 
 
 @runtime_checkable
@@ -36,12 +31,12 @@ class Network(Protocol):
     """A network of any method, which is also a `torch.nn.Module`. No class inherits from this one.
 
     - `views` names the blocks of the batches that the network is trained on, in order.
-    - `rows(images)` computes what depends on one image at a time. It returns tensors of as many rows as there are
-      images, by name, so that several processes can each compute their share.
-    - `batch(rows, labels)` computes what depends on the whole batch from the result of `rows`.
+    - `rows(images)` computes everything that depends on one image alone. It returns tensors by name, each with a row
+      for every image, so that several processes can each compute the rows of their own images.
+    - `batch(rows, labels)` computes everything that depends on the whole batch, from what `rows` returned.
     - Calling the network with images and labels is `batch(rows(images), labels)`.
     - `embed(images, modality, feature)` is inference: one vector for each image of one modality, not normalised.
-    - `embedder` is the module of inference alone, without any weight that only training needs, for export.
+    - `embedder` is the module of inference, for export. It has no weight that only training needs.
     - `parameter_groups()` names the learnable parameters of `backbone`, `heads` and `projection`.
     """
 

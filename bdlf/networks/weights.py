@@ -1,4 +1,4 @@
-"""Pretrained weights of a torchvision ResNet: by name, or from a file. Never a silent random start."""
+"""Pretrained weights of a torchvision ResNet, by name or from a file. Weights that cannot be had are an error."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ IMAGENET = ("resnet50", "resnet18")
 
 
 def imagenet_file(name: str) -> Path:
-    """torchvision's IMAGENET1K_V1 weights of backbone `name`, downloaded once into PyTorch's cache folder.
+    """The file of torchvision's IMAGENET1K_V1 weights of the backbone `name`.
+
+    It is downloaded into PyTorch's cache folder if it is not there.
 
     Raises:
-        InputError: there are none for `name`, or the download failed; the message says how to get them by hand.
+        InputError: there are no such weights for `name`, or the download failed. The message says how to get them by
+            hand.
     """
     if name not in IMAGENET:
         raise InputError(
@@ -45,16 +48,16 @@ def imagenet_file(name: str) -> Path:
 def load_weights(net: ResNet, name: str, file: str | Path) -> None:
     """Copy the weights in `file` into `net`, a ResNet without `fc`.
 
-    The file is a `torch.save` of a state dict with torchvision's names, alone or as `{"state_dict": ...}`. Its `fc.*`
-    are left out. Only tensors are read from it: code in a pickle is never run.
+    The file is a `torch.save` of a state dict with torchvision's names, alone or as `{"state_dict": ...}`. Its tensors
+    `fc.*` are left out. No code in the file is ever run, because only tensors are read.
 
     Raises:
-        InputError: no such file, one that cannot be read, or one whose names or shapes do not fit backbone `name`.
+        InputError: the file does not exist or cannot be read, or its names or shapes do not fit the backbone `name`.
     """
     state = _read(Path(file))
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     own = net.state_dict()
-    # BatchNorm's counters came with PyTorch 0.4.1, older files lack them; nothing computed depends on them.
+    # Files from before PyTorch 0.4.1 have no counters of BatchNorm. No result depends on these counters.
     state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | state
     wrong = {
         "missing": sorted(own.keys() - state.keys()),

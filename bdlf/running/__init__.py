@@ -1,1 +1,1 @@
-"""The steps of `bdlf.train`: which run a configuration is, what a dry run says, and training it in its folder."""
+"""The steps of `bdlf.train`: finding the run of a configuration, describing it in a dry run, training it."""

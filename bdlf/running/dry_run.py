@@ -18,7 +18,7 @@ log = logging.getLogger("bdlf")
 
 
 def describe(job: Job, experiment: Experiment) -> None:
-    """Show what the run of a job would do in its folder, and announce how many seconds it would take."""
+    """Show what the run of a job would do, and announce to the sweep how many seconds it would take."""
     config, folder, sampler = job.config, job.folder, experiment.sampler
     splits = experiment.table["split"].value_counts()
     log.info("dry run: %s in %s", "goes on" if job.resumes() else "starts", folder.path)

@@ -1,4 +1,4 @@
-"""Which run a configuration is, and what that run's folder says about it."""
+"""Finds the run that a configuration names, and reads the state of the run from its folder."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ log = logging.getLogger("bdlf")
 class Job:
     """One configuration to be trained, and the run that it names.
 
-    Raises InputError for an option that can be refused before the dataset is read, and for a dataset that cannot be
-    listed.
+    Raises InputError for a wrong value of `selection`, of `objective` or of W&B's environment, and for a dataset that
+    cannot be listed. `prepare` checks all other options.
     """
 
     def __init__(self, config: Config) -> None:
@@ -46,7 +46,7 @@ class Job:
         self.fingerprint = self._read.fingerprint
 
     def facts(self) -> dict[str, Any]:
-        """What the result records of the run and its dataset."""
+        """What the result says about the run and its dataset, known before training."""
         dataset = self.config.dataset
         return {
             "run_id": self.name,
@@ -59,11 +59,11 @@ class Job:
         }
 
     def finished(self) -> dict[str, Any] | None:
-        """The result of the run if it is finished and `rerun=true` is not asked for, else None."""
+        """The result of the run; None if the run is unfinished or `rerun=true` asks for a new start."""
         return None if self.config.rerun else self.folder.finished(self.name, self.fingerprint)
 
     def resumes(self) -> bool:
-        """Whether the run goes on from a checkpoint."""
+        """Whether the run goes on from a checkpoint: there is one, and `rerun=true` does not ask for a new start."""
         return has_checkpoint(self.folder.checkpoint) and not self.config.rerun
 
     def prepare(self) -> Experiment:
@@ -71,11 +71,11 @@ class Job:
         return prepare(self.config, images=self.listing, resumes=self.resumes())
 
     def missing(self, result: dict[str, Any]) -> dict[Any, Any]:
-        """The rows that are asked for and that the result of the finished run lacks."""
+        """The rows that the configuration asks for and that `result`, of the finished run, lacks."""
         return missing_rows(self.config, self.folder, result)
 
     def answer(self, result: dict[str, Any], *, agent: bool = True) -> None:
-        """Give the result of the finished run to the sweep, to the screen, and (`agent`) to a W&B agent."""
+        """Give the result of the finished run to the sweep and to the screen, and with `agent` to a W&B agent."""
         if agent:
             answer_agent(self.config, self.folder, result)
         self.announce_objective(result)
@@ -86,12 +86,12 @@ class Job:
         announce(objective=objective_value(self.config, self.folder, result))
 
     def look_again(self) -> None:
-        """Find the folder anew, which another process may have made a moment ago, under another label."""
+        """Find the folder again, because another process may just have made it under another label."""
         self.folder = RunFolder(run_path(self.config))
         self._announce_folder()
 
     def tidy_up(self, result: dict[str, Any]) -> None:
-        """Remove what a process left behind that was killed after it had written the result.
+        """Remove files that a process has left behind because it was killed after it had written the result.
 
         The caller holds the run's lock.
         """
@@ -100,7 +100,7 @@ class Job:
         self.folder.remove_leftovers()
 
     def tidy_up_if_abandoned(self, result: dict[str, Any]) -> None:
-        """`tidy_up` if a lock file is there that no process holds any more."""
+        """Call `tidy_up` if the run has a lock file that no process holds any more."""
         if self.folder.lock.exists():
             with contextlib.suppress(InputError), held(self.folder.lock, f"run {self.name}", remedy=""):
                 self.tidy_up(result)

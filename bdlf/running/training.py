@@ -1,4 +1,4 @@
-"""Train a run in its folder: resume, train, score, record."""
+"""Trains a run in its folder: goes on from its checkpoint, trains, scores, and records the result."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class _Run:
     """The parts of a checkpoint by name."""
     facts: dict[str, Any]
     costs: tuple[float, float]
-    """10^9 operations for each image: of training, of inference."""
+    """The floating-point operations for each image in 10^9, of training and of inference."""
 
 
 def train_run(job: Job, experiment: Experiment, facts: dict[str, Any], stop: Interruption) -> dict[str, Any]:
-    """Train the run of a job from where it stands to its end, and return its result, which is written last.
+    """Train the run of a job to its end, and return its result. The file of the result is written last.
 
-    `facts` are the job's facts for the result. The caller holds the lock of the run. When a signal asks `stop`, the run
-    saves and raises Interrupted.
+    Training goes on from the run's checkpoint if there is one. `facts` are those of `Job.facts`. The caller holds the
+    lock of the run. After a signal, which `stop` notices, the run saves a checkpoint and raises Interrupted.
     """
     run = _build(job, experiment, facts)
     progress = _resume(run) if job.resumes() else Progress()
 
-    # Open the log of the epochs, and score an epoch that was left unscored
+    # Open the log of the epochs, and score the last epoch if the run was cut off before it was scored
     write_text(job.folder.config, OmegaConf.to_yaml(OmegaConf.structured(job.config)))
     columns = training_columns(experiment.objective.terms) + run.scorer.columns
     metrics = MetricsLog(job.folder.metrics, columns, keep_epochs=progress.epoch)
@@ -79,7 +79,7 @@ def train_run(job: Job, experiment: Experiment, facts: dict[str, Any], stop: Int
 
 
 def _build(job: Job, experiment: Experiment, facts: dict[str, Any]) -> _Run:
-    """Put the network on its device, decode the images, and make what trains, scores and saves."""
+    """Put the network on its device, decode the images, and build the objects that train, score and save."""
     config = job.config
     learner = experiment.learner(fabric_of(config.devices, config.precision))
     store = experiment.store(learner.fabric.device)
@@ -109,9 +109,9 @@ def _build(job: Job, experiment: Experiment, facts: dict[str, Any]) -> _Run:
 
 
 def _resume(run: _Run) -> Progress:
-    """Give all parts of the run the state of its newest sound checkpoint, and return how far it had come.
+    """Give all parts of the run the state of its newest sound checkpoint, and return how far training had come.
 
-    Raises InputError where the checkpoint is of another run, or where the images or the scoring have changed.
+    Raises InputError if the checkpoint belongs to another run, or if the images or the scoring have changed.
     """
     job, config, folder = run.job, run.job.config, run.job.folder
     state = load_newest(folder.checkpoint, device=run.learner.fabric.device)
@@ -135,7 +135,11 @@ def _resume(run: _Run) -> Progress:
 
 
 def _show_a_batch(run: _Run, tracker: Tracker) -> None:
-    """Send the first batch as one picture to the tracker. Images under licence stay here unless that is asked for."""
+    """Send the first batch as a picture to the tracker.
+
+    By default only drawn images are sent, because the images of real datasets are licensed. `tracker.pictures` decides
+    otherwise.
+    """
     drawn = "synthetic" in run.facts["dataset"]
     wanted = run.job.config.tracker.pictures
     if not (drawn if wanted is None else wanted):
@@ -147,7 +151,7 @@ def _show_a_batch(run: _Run, tracker: Tracker) -> None:
 
 
 def _train(run: _Run, start: Progress, metrics: MetricsLog, tracker: Tracker, stop: Interruption) -> None:
-    """Train to the end. After an epoch come its row and its checkpoint, then its scores."""
+    """Train to the end. After each epoch, write its row of metrics.csv and its checkpoint, and then score it."""
     epochs, saver = run.job.config.schedule.epochs, run.saver
     saved = progress = start
     steps = fit(

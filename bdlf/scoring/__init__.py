@@ -1,1 +1,1 @@
-"""Scores of what is trained: a run asked for other scores, given features, the splits of RegDB together."""
+"""Scoring without training: a run in another way than before, features from a file, the splits of RegDB together."""

@@ -1,8 +1,7 @@
-"""`evaluate features=FILE.npz`: score features that any other code has extracted."""
+"""`evaluate features=FILE.npz`: scores features that any other code has extracted."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from bdlf.assembly import dataset_split, read_listing
 from bdlf.config import Dataset, EvaluateConfig
 from bdlf.data import fingerprint
 from bdlf.datasets import DATASETS
 from bdlf.datasets.checking.published import quick_findings
 from bdlf.datasets.problems import Collected
 from bdlf.datasets.tree import file_stats
-from bdlf.evaluation import score, settings
+from bdlf.evaluation import Asked, score, settings
 from bdlf.evaluation.features_file import read_features
-from bdlf.experiment import dataset_split, read_listing
 from bdlf.runs.identity import dataset_id
 from bdlf.runs.logs import warn_of
 from bdlf.runs.record import metrics_row
@@ -31,7 +30,7 @@ log = logging.getLogger("bdlf")
 def score_features(config: EvaluateConfig) -> None:
     """Score the features in the file `config.features`, and write the scores beside it.
 
-    Raises InputError for a missing dataset, for a damaged file, and for features that lack an image of the protocol.
+    Raises InputError if no dataset is named, if the file is damaged, and if an image of the protocol has no feature.
     """
     assert config.features is not None
     *known, last = DATASETS
@@ -47,8 +46,8 @@ def score_features(config: EvaluateConfig) -> None:
         )
     file, name = Path(config.features), dataset_id(source)
     table = read_listing(source, splits=("test",))
-    asked = {key: value for key, value in dataclasses.asdict(config.evaluation).items() if value is not None}
-    used = settings(source.name, table, root=source.root, **asked)
+    asked = Asked.of(config.evaluation)
+    used = settings(source.name, table, asked, root=source.root)
     features, rows, others = read_features(file, table)
     if others:
         log.warning(
@@ -60,7 +59,8 @@ def score_features(config: EvaluateConfig) -> None:
     metrics = [metrics_row(setting, one, **card) for setting, one in zip(used, scores, strict=True)]
     tested = fingerprint(table, source.root)
     content = hashlib.sha256(file.read_bytes()).hexdigest()
-    place = file.parent / "evaluations" / f"{file.stem}-{digest([content, asked, name, split, tested])}"
+    given = {option: value for option, value in vars(asked).items() if value is not None}
+    place = file.parent / "evaluations" / f"{file.stem}-{digest([content, given, name, split, tested])}"
     whole, findings = _look_at_the_rest(source, table)
     write_scores(
         Path(config.output) if config.output else place,
@@ -78,9 +78,10 @@ def score_features(config: EvaluateConfig) -> None:
 
 
 def _look_at_the_rest(source: Dataset, table: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The fingerprint of all images (None where they cannot all be listed), and what is wrong with them.
+    """The fingerprint of all images, and a message for everything that is wrong with them.
 
-    Faults of the training images change no score of given features. So they are warned of here, where training stops.
+    The fingerprint is None if the images cannot all be listed. Faults of the training images stop training, but they
+    change no score of given features, so here they are only warned of.
     """
     problems = Collected()
     everything = read_listing(source, problems=problems)

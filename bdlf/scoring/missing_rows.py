@@ -1,7 +1,7 @@
-"""Other scorings of a run than those it was started with.
+"""Scores a finished run in another way than it was scored before.
 
-How a run is scored decides none of its weights, so a finished run that is asked for another scoring is scored again
-from the weights that it kept: rows are added to its result, and nothing is trained.
+The way in which a run is scored changes none of its weights. So if a user asks for another scoring of a finished run,
+the weights that the run has kept are scored, and rows are added to its result. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bdlf.assembly import check_options, dataset_split
 from bdlf.config import Config
 from bdlf.data.images import Images
-from bdlf.evaluation import Choice, Scores, choices
-from bdlf.experiment import check_options, dataset_split, open_run
+from bdlf.datasets.choices import OPTIONS, Asked, Choice, choices
+from bdlf.evaluation import Scores
+from bdlf.experiment import open_run
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import dataset_id
 from bdlf.runs.record import SIMILARITY, RowKey, add_rows, metric_columns, row_key, write_per_query
@@ -31,13 +33,12 @@ from bdlf.training.scoring import model_names, require_weights_of, score_models
 log = logging.getLogger("bdlf")
 
 _FEATURES = ("flip", "feature")
-_PROTOCOL = ("mode", "shots", "direction", "gallery", "reading")
-"""Keys of `evaluation` that decide scores; a change of any other leaves every score as it is."""
+"""The keys of `evaluation` that decide scores beside the options of the protocol. No other key changes a score."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A row of `metrics` that is asked for."""
+    """A row of `metrics` that a configuration asks for."""
 
     rule: str
     epoch: int
@@ -46,10 +47,10 @@ class _Asked:
 
 
 def _asked_rows(config: Config, folder: RunFolder, result: dict[str, Any]) -> dict[RowKey, _Asked]:
-    """The rows that `config` asks of a finished run, in the order of a result.
+    """The rows that `config` asks for of a finished run, in the order of a result.
 
-    Raises InputError for a scoring that the dataset does not have, and for a selection rule that the run did not
-    follow: the weights of the epoch that the rule would choose are gone.
+    Raises InputError for a protocol that the dataset does not have, and for a selection rule that the run did not
+    follow, because the weights of the epoch that the rule would choose are gone.
     """
     asked = {}
     for rule in selection_rules(config.selection):
@@ -76,13 +77,13 @@ def _asked_rows(config: Config, folder: RunFolder, result: dict[str, Any]) -> di
 
 
 def _choices(config: Config) -> list[Choice]:
-    return choices(config.dataset.name, **{name: getattr(config.evaluation, name) for name in _PROTOCOL})
+    return choices(config.dataset.name, Asked.of(config.evaluation))
 
 
 def missing_rows(config: Config, folder: RunFolder, result: dict[str, Any]) -> dict[RowKey, _Asked]:
-    """Those of the rows asked for that the result of a finished run does not hold yet; nothing is built.
+    """The rows that `config` asks for and that the `result` of a finished run lacks. Nothing is built.
 
-    Raises InputError for a wrong option, and where a row is missing and so are the weights that it needs.
+    Raises InputError for a wrong option, and if the weights that a missing row needs are gone.
     """
     every = config.evaluation.every
     if every is not None and every < 1:
@@ -106,10 +107,10 @@ def _weights(folder: RunFolder, row: _Asked) -> Path:
 
 
 def add_missing_rows(config: Config, folder: RunFolder, images: pd.DataFrame, result: dict[str, Any]) -> dict[str, Any]:
-    """Score what is missing, write `per_query.npz` and then `result.json`, and return the new result.
+    """Score the missing rows, write `per_query.npz` and then `result.json`, and return the new result.
 
-    `images` is the listing of the dataset. The caller holds the run's lock. A process that is killed between the two
-    files leaves arrays without rows in the first one. The next call replaces them.
+    `images` is the listing of the dataset. The caller holds the run's lock. If the process is killed between the two
+    files, `per_query.npz` has arrays to which no row belongs; the next call replaces them.
     """
     missing = missing_rows(config, folder, result)
     configure_process(devices=config.devices, threads=config.threads, deterministic=config.deterministic)
@@ -146,13 +147,13 @@ def show_asked(config: Config, folder: RunFolder, result: dict[str, Any]) -> Non
 
 
 def _out_of_reach(config: Config, folder: RunFolder) -> Iterator[str]:
-    """What a run that is trained with `config` would give beside the rows."""
+    """Yields a line for everything that a run which is trained with `config` would give, and that this run cannot."""
     rules, every = selection_rules(config.selection), config.evaluation.every
     if rules == (LAST,) and every is None:
         return
     recorded = read_config(folder.config)
     for rule in rules[1:]:
-        keys = (*_FEATURES, *(_PROTOCOL if rule == BEST_ON_TEST else ()))
+        keys = (*_FEATURES, *(OPTIONS if rule == BEST_ON_TEST else ()))
         options = [_options(one, keys) | {"evaluation.every": one.evaluation.every or 1} for one in (recorded, config)]
         before, now = _differing(*options)
         if before:
@@ -169,7 +170,7 @@ def _out_of_reach(config: Config, folder: RunFolder) -> Iterator[str]:
 
 def _has_curves(config: Config, recorded: Config, folder: RunFolder) -> bool:
     """Whether metrics.csv has every score that training with `config` would have written there."""
-    if _options(recorded, _FEATURES) != _options(config, _FEATURES):  # the names of the columns do not say these
+    if _options(recorded, _FEATURES) != _options(config, _FEATURES):  # these are not part of the columns' names
         return False
     every, epochs = config.evaluation.every, config.schedule.epochs
     assert every is not None
@@ -184,10 +185,11 @@ def _has_curves(config: Config, recorded: Config, folder: RunFolder) -> bool:
 
 
 def require_same_scoring(config: Config, folder: RunFolder) -> None:
-    """Refuse to go on with an unfinished run in whose epochs other scores would be compared than before.
+    """Refuse to go on with an unfinished run if its later epochs would be scored in another way than its earlier ones.
 
-    That is so where an epoch is chosen or curves are drawn, in the run so far (its config.yaml says how) or from here
-    on. A run that is scored at its end alone may be scored in any way. Raises InputError.
+    This matters if scores of several epochs are compared: if a selection rule chooses between epochs or
+    `evaluation.every` asks for curves, in `config` or in the run's config.yaml. A run that is scored only at its end
+    may go on with any scoring. Raises InputError.
     """
     if not folder.config.is_file():
         raise InputError(
@@ -197,7 +199,7 @@ def require_same_scoring(config: Config, folder: RunFolder) -> None:
     recorded = read_config(folder.config)
     if all(selection_rules(one.selection) == (LAST,) and one.evaluation.every is None for one in (recorded, config)):
         return
-    keys = (*_FEATURES, *_PROTOCOL, "every")
+    keys = (*_FEATURES, *OPTIONS, "every")
     before, now = _differing(*(_options(one, keys, selection=_rules(one)) for one in (recorded, config)))
     if before:
         raise InputError(
@@ -211,12 +213,12 @@ def _rules(config: Config) -> str:
 
 
 def _options(config: Config, keys: Iterable[str], **others: Any) -> dict[str, Any]:
-    """Keys of `evaluation` with their values, under the names that are typed, and `others`."""
+    """The values of some keys of `evaluation`, by the full names of the keys, and `others`."""
     return {**{f"evaluation.{key}": getattr(config.evaluation, key) for key in keys}, **others}
 
 
 def _differing(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, str]:
-    """The options that differ, as they are typed: with the values recorded, and with those asked for."""
+    """The options that differ, as a user types them: first with the recorded values, then with those asked for."""
     names = [name for name in recorded if recorded[name] != asked[name]]
     before, now = (" ".join(f"{name}={_typed(values[name])}" for name in names) for values in (recorded, asked))
     return before, now

@@ -1,4 +1,4 @@
-"""`objective=`: the one figure that a run returns to a sweeper that optimises, such as Optuna's."""
+"""`objective=`: the one figure of a run that a sweeper such as Optuna's optimises."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 import pandas as pd
 
 from bdlf.config import Config
-from bdlf.evaluation import choices
+from bdlf.evaluation import Asked, choices
 from bdlf.runs.folder import RunFolder
 from bdlf.runs.record import CURVES, FIGURES, protocol
 from bdlf.runs.selection import VALIDATION, selection_rules
 from bdlf.system.errors import InputError
 from bdlf.training.scoring import model_names
 
-_PROTOCOL = ("mode", "shots", "direction", "gallery", "reading")
 _HELD_OUT = "val_"
 
 
 def objective_names(config: Config) -> list[str]:
-    """Every name that `objective=` may have under the scoring that `config` asks for.
+    """Every value that `objective=` may have, given the scoring that `config` asks for.
 
-    - The mean over the protocols that are scored: `mean_mAP` and the like.
-    - One protocol, its words joined by hyphens as in `metrics.csv`: `mAP/<protocol>`.
-    - The mean of the identities held out of training, only with `selection=validation`: `val_mean_mAP`.
+    - Means over the protocols that are scored: `mean_mAP` and the like.
+    - Figures of one protocol, whose words are joined by hyphens as in `metrics.csv`: `mAP/<protocol>` and the like.
+    - Means over the protocols of the identities held out of training: `val_mean_mAP` and the like. They exist only with
+      `selection=validation`.
     """
     protocols = _protocols(config)
     names = [f"mean_{figure}" for figure in FIGURES] + [f"{figure}/{one}" for figure in FIGURES for one in protocols]
@@ -35,9 +35,10 @@ def objective_names(config: Config) -> list[str]:
 
 
 def check_objective(config: Config) -> str:
-    """The full name of the figure that `config.objective` names; a protocol may be cut short where only one begins so.
+    """The full name of the figure that `config.objective` names.
 
-    Raises `InputError`, with every known name, where it names none or several.
+    A user may shorten the name of a protocol to its first words, if only one protocol begins with them. Raises
+    InputError if the value names no figure or several; the message lists the names that are known.
     """
     known = objective_names(config)
     if config.objective in known:
@@ -55,10 +56,11 @@ def check_objective(config: Config) -> str:
 
 
 def objective_value(config: Config, folder: RunFolder, result: Mapping[str, Any]) -> float:
-    """The figure in percent that `config.objective` names, of a finished run.
+    """The figure of a finished run that `config.objective` names, in percent.
 
-    It is the figure of the model that is reported, at the epoch that the run's selection chose: by `validation` where
-    that is among the rules, else by the last rule. Test images give every figure but those that begin with `val_`.
+    The figure belongs to the model that is reported, at the epoch that a selection rule chose: `validation` if it is
+    among the run's rules, else the last of them. Figures whose names begin with `val_` are computed on the identities
+    held out of training, all others on the test images.
     """
     name = check_objective(config)
     rules = selection_rules(config.selection)
@@ -83,12 +85,11 @@ def objective_value(config: Config, folder: RunFolder, result: Mapping[str, Any]
 
 
 def _held_out(folder: RunFolder, figure: str, model: str, epoch: int) -> float:
-    """The mean over the protocols that `metrics.csv` has of the held-out identities after `epoch` (from 0)."""
+    """The figure of the held-out identities after `epoch` (from 0), averaged over the protocols in `metrics.csv`."""
     table = pd.read_csv(folder.metrics).set_index("epoch")
     columns = [name for name in table if name.startswith(f"{figure}/val-") and name.endswith(f"/{model}")]
     return float(table.loc[epoch, columns].mean())
 
 
 def _protocols(config: Config) -> list[str]:
-    asked = {name: getattr(config.evaluation, name) for name in _PROTOCOL}
-    return [choice.name.replace(" ", "-") for choice in choices(config.dataset.name, **asked)]
+    return [choice.name.replace(" ", "-") for choice in choices(config.dataset.name, Asked.of(config.evaluation))]

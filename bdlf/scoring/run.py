@@ -1,4 +1,4 @@
-"""`evaluate run=FOLDER`: score a run's weights again, in another way or at another epoch."""
+"""`evaluate run=FOLDER`: scores a run's weights again, in another way or at another epoch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bdlf.assembly import check_options
 from bdlf.config import Config, EvaluateConfig
 from bdlf.evaluation.features_file import write_features
-from bdlf.experiment import Experiment, check_options, open_run
+from bdlf.experiment import Experiment, open_run
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import dataset_id
 from bdlf.runs.selection import LAST, UNFINISHED, selection_rules
@@ -45,7 +46,7 @@ def score_run(config: EvaluateConfig) -> None:
     folder.require_fingerprint(run.checkpoint["fingerprint"], run.fingerprint)
 
     # Score it
-    epoch = run.checkpoint["epoch"] - (not run.checkpoint["step"])  # that is done, or under way
+    epoch = run.checkpoint["epoch"] - (not run.checkpoint["step"])  # from 0: the last one that is done or has begun
     finished = run.checkpoint["epoch"] == options.schedule.epochs if rule == LAST else folder.result.is_file()
     selection = rule if finished else UNFINISHED + rule
     rows = np.flatnonzero(run.table["split"] == "test") if config.save_features else None
@@ -70,7 +71,10 @@ def score_run(config: EvaluateConfig) -> None:
 
 
 def _options(config: EvaluateConfig, folder: RunFolder) -> Config:
-    """The run's own configuration, with what `config` says about scoring and about this machine."""
+    """The run's own configuration, in which the keys of `config` about scoring and about this machine replace its own.
+
+    Raises InputError for another split than the run's, and for a value that no run can have.
+    """
     options = read_config(folder.config)
     if config.dataset.split not in (None, options.dataset.split):
         raise InputError(

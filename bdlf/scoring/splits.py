@@ -1,4 +1,4 @@
-"""`evaluate splits=FOLDERS`: the results of RegDB's ten splits together."""
+"""`evaluate splits=FOLDERS`: averages the results of RegDB's ten splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bdlf.scoring.written import digest, write_scores
 def collate(config: EvaluateConfig) -> None:
     """Average the results of the runs that `config.splits` names, and write the mean beside their folders.
 
-    Raises InputError where they are not runs of one configuration and seed.
+    Raises InputError if the runs are not of one configuration and seed.
     """
     folders = run_folders(config.splits)
     facts, metrics = collate_splits(folders)

@@ -1,4 +1,4 @@
-"""Where scores that no training run has made are written, and that they never replace a run's own result."""
+"""Writes scores that no training run has made. They never replace a run's own result."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ log = logging.getLogger("bdlf")
 
 
 def digest(value: Any) -> str:
-    """Eight hexadecimal digits that stand for a JSON value; part of the name of a folder below `evaluations/`."""
+    """The first eight hexadecimal digits of the hash of a JSON value, for the name of a folder below `evaluations/`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def write_scores(folder: Path, metrics: list[dict[str, Any]], scores: Sequence[Scores] | None, **facts: Any) -> None:
-    """Write `result.json` into `folder`, and `per_query.npz` if there are `scores` of queries; show the result."""
+    """Write `result.json` into `folder`, and `per_query.npz` if there are `scores` of queries, and show the result.
+
+    `facts` are the further fields of the result.
+    """
     if scores is not None:
         write_per_query(folder / "per_query.npz", scores)
     show_result(write_result(folder / "result.json", metrics=metrics, **facts))

@@ -1,1 +1,1 @@
-"""Training: loop, schedule, averaged model, checkpoint."""
+"""Training: the loop and its steps, the schedule, the average of the weights, checkpoints, the scoring of epochs."""

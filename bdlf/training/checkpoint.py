@@ -1,7 +1,8 @@
-"""Files from which training goes on bit for bit: the newest, a few older ones, and their checksums beside them.
+"""Writes and reads checkpoints, from which training goes on bit for bit.
 
-A checkpoint is a plain `torch.save` of tensors, numbers, strings, lists and dicts, and is only ever read with
-`weights_only=True`: a file from a stranger cannot run code.
+A run keeps the newest checkpoint and a few older ones. Their checksums stand in a file beside them. A checkpoint is a
+`torch.save` of tensors, numbers, strings, lists and dicts. It is always read with `weights_only=True`, so that a file
+from a stranger cannot run code.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ log = logging.getLogger("bdlf")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int = 1) -> None:
-    """Write `state` to `path`, atomically; older ones move on to `<stem>-1.pt` ..., of which `keep` - 1 stay.
+    """Write `state` to `path` atomically, and keep `keep` checkpoints in all.
 
-    `<path>.sha256` has the sums of all of them. While files are being replaced it has those of the old and of the new
-    ones: at no moment does a sound file lack its sum. Raises StorageError; what was there is sound then.
+    The older checkpoints are renamed to `<stem>-1.pt`, `<stem>-2.pt` and so on. `<path>.sha256` has the checksums of
+    all of them. While files are being replaced, it has the checksums of both the old and the new files, so that a sound
+    file always has one. Raises StorageError if the file cannot be written; the older checkpoints are sound then.
     """
     sums = _sums(path)
 
@@ -40,7 +42,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int = 1) -> None
         except RuntimeError as error:
             raise hashing.failure or error from error
         file.flush()
-        os.fsync(file.fileno())  # nothing that can fail is left but the renaming
+        os.fsync(file.fileno())  # from here on, only a renaming can fail
         sums.insert(0, hashing.digest.hexdigest())
         write_text(_sums_path(path), "\n".join(sums) + "\n")
         for generation in reversed(range(keep - 1)):
@@ -52,7 +54,10 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int = 1) -> None
 
 
 class _Hashing:
-    """A file that is written from front to back, its sum, and the error that PyTorch hides behind one of its own."""
+    """Passes what is written on to a file, and computes its checksum.
+
+    `failure` is the error of the file, which PyTorch replaces by an error of its own.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._put, self.flush = file.write, file.flush
@@ -69,21 +74,25 @@ class _Hashing:
 
 
 def has_checkpoint(path: Path) -> bool:
-    """Whether `path` or an older generation of it is there."""
+    """Whether there is a checkpoint at `path`, or an older one beside it."""
     return path.is_file() or next(_older(path), None) is not None
 
 
 def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The state that was saved. Raises InputError where the file is damaged, foreign or of another schema."""
+    """The state in the checkpoint `path`.
+
+    Raises InputError if the file is missing or damaged, is no checkpoint, or has another schema.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist: the run has saved none yet")
     return _load(path, _sums(path), device)
 
 
 def load_newest(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The newest sound state of `path` and its older generations, with a warning for each that is not.
+    """The state of the newest sound checkpoint among `path` and the older ones beside it.
 
-    Raises InputError, of the newest, where there is none.
+    If newer ones are damaged, a warning names the first fault and the file that is used. Raises InputError about the
+    newest checkpoint if none is sound.
     """
     files = [*([path] if path.is_file() else []), *_older(path)]
     sums, first = _sums(path), None

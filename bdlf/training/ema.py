@@ -1,4 +1,4 @@
-"""The averaged model that is reported (Mean Teacher, as MMT uses it [lineage])."""
+"""The average of the weights, which gives the model that is reported (Mean Teacher, as MMT uses it [lineage])."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from bdlf.system.errors import InputError
 
 
 class Averaged(nn.Module):
-    """A copy of `model`, its `module`, that `update` moves towards it by 1 - min(1 - 1 / (t + 1), decay), t from 0.
+    """The average of the weights of `model` over the steps of training, in its own copy `module`.
 
-    The warm-up makes it the plain mean of all weights so far until 1 / (t + 1) falls below 1 - decay. BatchNorm's
-    running statistics are averaged too, its integer counters copied [ours]. t is `n_averaged`, always on the host:
-    PyTorch's `AveragedModel`, whose names these are, makes the host wait for a GPU in each update.
+    Update t (from 0) moves `module` towards the model by the share 1 - min(1 - 1 / (t + 1), decay). So `module` is the
+    plain mean of all weights so far until 1 / (t + 1) falls below 1 - decay. The running statistics of BatchNorm are
+    averaged too, and its integer counters are copied [ours].
+
+    `n_averaged` is t. It always stays on the host, because reading it on a GPU would make the host wait in each update,
+    as it does in PyTorch's `AveragedModel`, from which the names come.
 
     Raises:
         InputError: a decay outside [0, 1).
@@ -33,9 +36,9 @@ class Averaged(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, moves: Tensor) -> None:
-        """One step of the average; none of it moves where `moves`, a boolean on the model's device, is False.
+        """Update the average once. Nothing moves if `moves`, a boolean tensor on the model's device, is False.
 
-        t counts on all the same: the device is not asked.
+        t is increased in both cases, because the host does not wait for the value of `moves`.
         """
         share = max(1 / (int(self.n_averaged) + 1), 1 - self._decay)
         pairs = list(zip(_state(self.module), _state(model), strict=True))

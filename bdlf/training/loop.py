@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, their rates, their records, and steps that are not finite."""
+"""The training loop: epochs of steps, with their learning rates and their records, and steps that are not finite."""
 
 from __future__ import annotations
 
@@ -22,34 +22,43 @@ log = logging.getLogger("bdlf")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long training goes on, at which rates, and what becomes of a step that is not finite."""
+    """How long training goes on, at which learning rates, and what becomes of a step that is not finite."""
 
     epochs: int
     lr: float
+    """The full learning rate of a group whose `lr_scale` is 1."""
     warmup_epochs: int
+    """As in `rate_factor`."""
     milestones: Sequence[int]
+    """As in `rate_factor`."""
     on_nonfinite: str
     """What becomes of a step whose loss or gradient is NaN or infinite: stop | skip."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training has come. With weights, averages and momenta, that is all it takes to go on bit for bit."""
+    """How far training has come.
+
+    With this, the weights, their average and the momenta, training goes on bit for bit.
+    """
 
     epoch: int = 0
     """The number of epochs that are done."""
     step: int = 0
     """The number of steps of the next epoch that are done."""
     sums: dict[str, float] = field(default_factory=dict)
-    """The sum over these steps of every quantity whose mean a record holds."""
+    """The sum of every logged quantity over the `step` steps of the next epoch."""
     seconds: float = 0.0
-    """The time that these steps took."""
+    """The time that those steps took."""
     skipped: int = 0
-    """The number of these steps that were skipped."""
+    """The number of those steps that were skipped."""
     in_a_row: int = 0
-    """The number of steps that were skipped just before this point, in earlier epochs too."""
+    """The number of steps in a row that were skipped just before this point. They may reach into earlier epochs."""
     record: dict[str, float] | None = field(default=None, compare=False)
-    """Of the epoch that has just ended: the mean of every term, the rate, the throughput."""
+    """The record of the epoch that has just ended: the mean of every term, the learning rate and the throughput.
+
+    None in the middle of an epoch.
+    """
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Progress:
@@ -57,7 +66,7 @@ class Progress:
         return cls(**{one.name: state[one.name] for one in fields(cls) if one.name != "record"})
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """What a checkpoint holds of the progress; see `of`."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "record"}
 
 
@@ -70,16 +79,16 @@ def fit(
     pause: Callable[[], bool] = lambda: False,
     look_every: int | None = None,
 ) -> Iterator[Progress]:
-    """Train on from `start`. Yield after each epoch, with its record, and after each step for which `pause()` is true.
+    """Train from `start` on. Yield the progress after each epoch, and after each step for which `pause()` is true.
 
-    All randomness derives from (seed, epoch, step). So nothing but weights, averages, momenta and the progress has to
-    be saved for training to go on bit for bit. A step that is not finite changes none of them.
+    All randomness derives from (seed, epoch, step). So training goes on bit for bit if the weights, their average, the
+    momenta and the progress are saved. A step that is not finite changes none of them.
 
-    The host waits for the device before it yields, and every `look_every` steps (None: 50 on a GPU, 1 on a CPU). This
-    number changes no result: where a step was not finite, the steps after it are taken again.
+    The host waits for the device before it yields, and after every `look_every` steps (None: 50 on a GPU, 1 on a CPU).
+    This number changes no result, because the steps after one that was not finite are taken again.
 
     Raises:
-        NonFiniteError: a step was not finite and `recipe` does not allow to skip it.
+        NonFiniteError: a step was not finite, and `recipe` does not allow to skip it.
     """
     now = start or Progress()
     stepper = Stepper(learner)
@@ -91,7 +100,7 @@ def fit(
         while now.epoch < recipe.epochs:
             rate = recipe.lr * _set_rates(learner, recipe, now.epoch)
             stepper.begin(now.sums)
-            clock = Clock(now.seconds)
+            clock = _Clock(now.seconds)
             state = now
             while state.step < steps:
                 state, pausing = _advance(learner, stepper, batches, recipe, state, at_once, pause)
@@ -101,7 +110,7 @@ def fit(
                 if pausing:
                     seconds = clock.seconds()
                     yield replace(state, seconds=seconds)
-                    clock = Clock(seconds)
+                    clock = _Clock(seconds)
             seconds = clock.seconds()
             record = {
                 "epoch": now.epoch,
@@ -115,14 +124,14 @@ def fit(
             yield now
 
 
-class Clock:
-    """Counts seconds from `before` on."""
+class _Clock:
+    """Measures time. It starts at `before` seconds."""
 
     def __init__(self, before: float) -> None:
         self._started = time.perf_counter() - before
 
     def seconds(self) -> float:
-        """The seconds so far."""
+        """The time so far, in seconds."""
         return time.perf_counter() - self._started
 
 
@@ -143,9 +152,9 @@ def _advance(
     at_once: int,
     pause: Callable[[], bool],
 ) -> tuple[Progress, bool]:
-    """Launch up to `at_once` steps, wait for them, and deal with a step that was not finite.
+    """Launch up to `at_once` steps, wait for them, and skip or report a step that was not finite.
 
-    Just after a skipped step, one step is launched at a time. Returns the progress, and whether `pause()` was true.
+    Just after a skipped step, only one step is launched. Returns the progress, and whether `pause()` was true.
     """
     steps = batches.sampler.steps_per_epoch
     total = recipe.epochs * steps
@@ -172,7 +181,10 @@ def _advance(
 
 
 def _means(progress: Progress, steps: int) -> dict[str, float]:
-    """The mean of every logged quantity over the steps of an epoch that were not skipped; empty if all were."""
+    """The mean of every logged quantity over the steps of an epoch that were not skipped.
+
+    It is empty if all steps were skipped.
+    """
     taken = steps - progress.skipped
     return {name: value / taken for name, value in progress.sums.items()} if taken else {}
 

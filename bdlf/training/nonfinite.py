@@ -1,4 +1,4 @@
-"""What to do about a step whose loss or gradient is NaN or infinite, and where that began."""
+"""Undoes a step whose loss or gradient is NaN or infinite, and finds the layer in which that began."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 
 POLICIES = ("stop", "skip")
+"""The values of `on_nonfinite`."""
 IN_A_ROW = 10
-"""Steps that may be skipped one after the other."""
+"""Training stops when this many steps in a row were not finite, even if they may be skipped."""
 
 
 class NonFiniteError(ArithmeticError):
-    """A term or the gradient is NaN or infinite; the message names it, where it began, the step and the identities."""
+    """A term or the gradient is NaN or infinite. The message names it, the layer, the step and the identities."""
 
 
 class Buffers:
-    """The buffers of a network (BatchNorm's statistics), which a forward pass changes."""
+    """The buffers of a network, which are BatchNorm's statistics, and a copy of them from before the current step."""
 
     def __init__(self, network: nn.Module) -> None:
         buffers = list(network.buffers())
@@ -25,7 +26,10 @@ class Buffers:
         self._kept = [_flat(group) for group in self._groups]
 
     def settle(self, good: Tensor) -> None:
-        """They stay as they are where `good`, a boolean on their device, is True; else become what they were before."""
+        """Keep the buffers if `good`, a boolean tensor on their device, is True; else restore them from the copy.
+
+        Afterwards the copy is equal to the buffers.
+        """
         for group, kept in zip(self._groups, self._kept, strict=True):
             torch.where(good, _flat(group), kept, out=kept)
             parts = torch.split(kept, [one.numel() for one in group])
@@ -38,7 +42,10 @@ def _flat(tensors: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def first_layer(network: nn.Module, forward: Callable[[], object]) -> str | None:
-    """Name of the first innermost module of `network` whose output in `forward()` is not finite; None if all are."""
+    """The name of the first layer of `network` whose output in `forward()` is not finite; None if all outputs are.
+
+    A layer is a module without modules in it.
+    """
     found: list[str] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -59,7 +66,10 @@ def first_layer(network: nn.Module, forward: Callable[[], object]) -> str | None
 
 
 def first_gradient(network: nn.Module) -> str | None:
-    """Name of the parameter nearest to the loss (the last of `network`) whose gradient is not finite."""
+    """The name of the last parameter of `network` whose gradient is not finite; None if all gradients are.
+
+    The last parameters of a network are the nearest to the loss, from which the gradient comes.
+    """
     names = [
         name
         for name, parameter in network.named_parameters()

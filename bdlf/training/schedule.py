@@ -1,4 +1,4 @@
-"""Learning rate by epoch, and the ramp's clock."""
+"""The learning rate of each epoch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bdlf.system.errors import InputError
 
 
 def rate_factor(epoch: int, *, warmup_epochs: int, milestones: Sequence[int]) -> float:
-    """Rate of `epoch` (from 0) as a multiple of the full rate.
+    """The learning rate in `epoch` (from 0), as a multiple of the full rate [paper, 4.2].
 
-    Linear from 1 / warmup_epochs to 1 over the first `warmup_epochs` epochs, then divided by 10 from each milestone on
-    [paper, 4.2]. Milestones past the end of a run are never reached.
+    Over the first `warmup_epochs` epochs it rises linearly from 1 / warmup_epochs to 1. From each of the `milestones`
+    on, which are epochs, it is divided by 10. A milestone after the end of the run has no effect.
     """
     if epoch < warmup_epochs:
         return (epoch + 1) / warmup_epochs

@@ -1,4 +1,4 @@
-"""Scoring during and after training: which epochs, on which images, and which of them are reported."""
+"""Scores the models of a run during and after training, and keeps the weights of the epochs that are reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bdlf.training.selected import SelectedWeights
 log = logging.getLogger("bdlf")
 
 Scored = tuple[list[dict[str, Any]], list[Scores]]
-"""Rows of `metrics` and the scores of each."""
+"""Rows of `metrics`, and the scores that belong to each row."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,19 @@ class Trained:
     """The models of a run."""
 
     network: Network
+    """The network that is trained."""
     averaged: Averaged | None
+    """The average of its weights; None: no average is kept."""
 
     @property
     def models(self) -> dict[str, Network]:
-        """The models by the name that result rows have for them. The first is reported: the average, if any."""
+        """The models by their names in result rows. The first is reported; it is the average if there is one."""
         raw = {"raw": self.network}
         return raw if self.averaged is None else {"ema": cast(Network, self.averaged.module), **raw}
 
     @property
     def states(self) -> dict[str, Any]:
-        """The parts of a checkpoint that hold weights, by the checkpoint's name for them."""
+        """The objects whose states are the weights in a checkpoint, by their names there."""
         return {"model": self.network, **({} if self.averaged is None else {"averaged": self.averaged})}
 
     def to(self, device: torch.device) -> Trained:
@@ -56,9 +58,9 @@ class Trained:
         return self
 
     def give_weights(self, state: Mapping[str, Any], path: Path) -> None:
-        """Give the models the weights in `state`, the content of the checkpoint `path`.
+        """Give the models the weights in `state`, which is the content of the checkpoint `path`.
 
-        Raises InputError where they are of another configuration.
+        Raises InputError if the weights belong to another configuration.
         """
         try:
             for name, part in self.states.items():
@@ -71,14 +73,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How models are scored, beside the protocols."""
+    """How models are scored under every setting, and what result rows say of the dataset."""
 
     dataset: str
     """The dataset's name in result rows."""
     split: int | None
-    """RegDB's split; None elsewhere."""
+    """The number of RegDB's split; None for other datasets."""
     feature: str
-    """`after_bn` | `before_bn`"""
+    """`after_bn` or `before_bn`: the output or the input of the BN-neck."""
     flip: bool
     """Whether a feature is the mean over an image and its mirror image."""
     batch_size: int
@@ -96,10 +98,10 @@ def score_models(
     selection: str,
     rows: np.ndarray | None = None,
 ) -> tuple[Scored, dict[str, np.ndarray]]:
-    """The scores of every model under every setting, and each model's features of the images `rows`.
+    """The scores of every model under every setting, and the features of the images `rows` from every model.
 
-    Each image is embedded once per model. `rows` of None stands for the rows that the settings need. `epoch` (from 0)
-    is that of the models' weights; `selection` says how the epoch was chosen.
+    Each model embeds an image once. `rows` of None stands for the rows of `table` that the settings need. The models
+    have the weights after `epoch` (from 0); `selection` names the rule that chose the epoch.
     """
     if rows is None:
         rows = np.unique(np.concatenate([side for setting in settings for trial in setting.trials for side in trial]))
@@ -130,14 +132,18 @@ class Plan:
     every: int | None
     """The number of epochs between scorings. None: each epoch if a rule chooses one, else the last alone."""
     keep: int
-    """How many checkpoints are kept, and with them the weights that a rule chose before each."""
+    """The number of checkpoints that are kept. For each, the weights that a rule had chosen before it are kept too."""
 
 
 class Scorer:
-    """Scores a run's models when that is due, keeps the weights that a selection rule prefers, gives the result's rows.
+    """Scores the models of a run after the epochs in which that is due, and gives the rows of the result.
 
-    `identity` says whose weights they are: its `run_id` and `fingerprint` are compared. `table` is the partition of the
-    listing; `settings` are those of its splits `test` and, where a rule needs it, `val`.
+    It also keeps the weights that a selection rule prefers.
+
+    - `table` is the listing, with the splits as the run uses the images.
+    - `settings` has the settings of the split `test` and, if a selection rule needs them, of `val`.
+    - `identity` has the `run_id` and the `fingerprint` of the run. They are written beside the weights that are kept,
+      and compared when the weights are read again.
     """
 
     def __init__(
@@ -153,9 +159,9 @@ class Scorer:
     ) -> None:
         self._trained, self._folder, self._images, self._table = trained, folder, images, table
         self._how, self._plan, self._identity = how, plan, dict(identity)
-        self._chosen_rules = plan.rules[1:]  # the last epoch, always first, chooses nothing
+        self._chosen_rules = plan.rules[1:]  # the first rule is always the last epoch, which chooses nothing
         self.selected = SelectedWeights(folder, self._chosen_rules, generations=plan.keep)
-        """The weights of the rules beside the last epoch. It must hear of every checkpoint that is saved."""
+        """The weights of the epochs that rules prefer. The caller tells it of every checkpoint that is saved."""
         self._settings = {split: chosen for split, chosen in settings.items() if chosen}
         self._last: Scored | None = None
 
@@ -165,7 +171,10 @@ class Scorer:
         return [name for split in self._settings for name in self._columns(split, list(self._trained.models))]
 
     def after_epoch(self, epoch: int, metrics: MetricsLog) -> None:
-        """Score what is due after `epoch`, add it to the last row of `metrics`, keep the weights of a new best."""
+        """Score what is due after `epoch`, and add the scores to the last row of `metrics`.
+
+        If a rule prefers this epoch to all before, its weights are kept.
+        """
         is_last = epoch + 1 == self._plan.epochs
         every = self._plan.every or (1 if self._chosen_rules else None)
         is_due = is_last or (every is not None and (epoch + 1) % every == 0)
@@ -187,10 +196,10 @@ class Scorer:
         metrics.amend(values)
 
     def result(self, metrics: MetricsLog) -> tuple[Scored, dict[str, dict[str, Any]]]:
-        """The rows of every rule, and for each how its epoch was chosen.
+        """The rows of the result for every rule, and for each rule which epoch it chose and why.
 
-        The caller calls this last, because it gives the models the weights that the rules chose. Raises InputError
-        where the weights of the epoch that `metrics` shows as the best are not there.
+        The caller calls this last, because it gives the models the weights that the rules chose. Raises InputError if
+        the weights of the epoch that is the best in `metrics` are gone.
         """
         assert self._last is not None  # the last epoch is always scored
         rows, scores = list(self._last[0]), list(self._last[1])
@@ -222,7 +231,7 @@ class Scorer:
         return metric_columns(self._settings[split], models, prefix="val-" if split == "val" else "")
 
     def _criterion_columns(self, rule: str) -> list[str]:
-        """Rank-1 of the model that is reported, under every protocol."""
+        """The columns whose mean a rule compares: Rank-1 of the model that is reported, under every protocol."""
         reported = next(iter(self._trained.models))
         columns = self._columns("val" if rule == VALIDATION else "test", [reported])
         return [column for column in columns if column.startswith("rank1/")]
@@ -231,10 +240,10 @@ class Scorer:
 def require_weights_of(
     folder: RunFolder, file: Path, state: Mapping[str, Any], identity: Mapping[str, Any], epoch: int
 ) -> None:
-    """Refuse a checkpoint `file` with the content `state` unless its weights are those after `epoch` (from 0) of a run.
+    """Refuse a checkpoint unless its weights are those of a run after `epoch` (from 0).
 
-    Raises InputError where it is of another run (`run_id` of `identity`), of other images (`fingerprint`) or of another
-    epoch.
+    `state` is the content of the checkpoint `file`. Raises InputError if its run is not the `run_id` of `identity`, if
+    its images have another `fingerprint`, or if it was written after another epoch.
     """
     folder.require_same_run(file, state["run_id"], identity["run_id"])
     folder.require_fingerprint(state["fingerprint"], identity["fingerprint"])
@@ -245,5 +254,5 @@ def require_weights_of(
 
 
 def model_names(*, averaged: bool) -> tuple[str, ...]:
-    """The names of `Trained.models`, without building them; `averaged`: the run keeps an average of its weights."""
+    """The names in `Trained.models`, without any model. `averaged` says whether the run keeps an average."""
     return ("ema", "raw") if averaged else ("raw",)

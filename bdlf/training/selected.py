@@ -1,4 +1,4 @@
-"""Which epochs' weights are kept for the rules that select an epoch."""
+"""Keeps the weights of the epochs that selection rules prefer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from bdlf.training.loop import Progress
 class SelectedWeights:
     """The weights of the epochs that selection rules prefer, each in a file `<rule>-epoch<k>.pt` (k from 0).
 
-    A run may go on from any checkpoint that is kept, `generations` of them. It then scores again whatever came after
-    that checkpoint, and also the epoch just before it, which may have been left unscored. On another machine the new
-    scores may differ from the old ones. So the weights of the epochs that are scored again are removed when a run goes
-    on, and for every checkpoint that is kept, the best of the epochs before those is kept as well.
+    A run may go on from each of the `generations` checkpoints that are kept. It then scores again every epoch after
+    that checkpoint, and also the epoch just before it, because the run may have been cut off before it was scored. On
+    another machine the new scores may differ from the old ones. So when a run goes on, the weights of all epochs that
+    are scored again are removed. And for every checkpoint that is kept, the best of the epochs which would not be
+    scored again is kept too.
     """
 
     def __init__(self, folder: RunFolder, rules: Sequence[str], *, generations: int) -> None:
         self._folder, self._rules, self._generations = folder, list(rules), generations
-        self._settled: list[int] = []  # of each checkpoint that is known, newest first: see _settled
+        self._settled: list[int] = []  # `_settled` of each checkpoint that is known, newest first
         self._knows_all = False
 
     def go_on(self, progress: Progress) -> None:
-        """Remove the weights of the epochs that are scored again; to be called once, before anything is scored."""
+        """Remove the weights of the epochs that are scored again. The caller calls this before anything is scored."""
         begins = progress == Progress()
         settled = _settled(progress)
         self._settled, self._knows_all = ([], True) if begins else ([settled], False)
@@ -36,17 +37,17 @@ class SelectedWeights:
                     self._remove(rule, epoch)
 
     def keep(self, rule: str, epoch: int, state: dict[str, Any]) -> None:
-        """Write the weights of a new best epoch. Raises StorageError."""
+        """Write the weights of a new best epoch. Raises StorageError if they cannot be written."""
         save_checkpoint(self._folder.weights_of(rule, epoch), state)
         self._prune()
 
     def checkpoint_saved(self, progress: Progress) -> None:
-        """Remove what no checkpoint needs any more; to be called after each checkpoint."""
+        """Remove the weights that no checkpoint needs any more. The caller calls this after each checkpoint."""
         self._settled = [_settled(progress), *self._settled][: self._generations]
         self._prune()
 
     def finish(self, chosen: Mapping[str, int]) -> None:
-        """Keep the one epoch of each rule that the result reports; to be called once the result is written."""
+        """Keep only the epochs that the result reports. The caller calls this after the result is written."""
         for rule in self._rules:
             for epoch in self._folder.selected(rule):
                 if epoch != chosen[rule]:
@@ -54,7 +55,7 @@ class SelectedWeights:
 
     def _prune(self) -> None:
         knows_all = self._knows_all or len(self._settled) >= self._generations
-        unknown = 0 if knows_all else min(self._settled)  # an older checkpoint may need any epoch before this one
+        unknown = 0 if knows_all else min(self._settled)  # older checkpoints may need any epoch before it
         for rule in self._rules:
             epochs = sorted(self._folder.selected(rule))
             needed = {*epochs[-1:], *(epoch for epoch in epochs if epoch < unknown)}
@@ -65,9 +66,9 @@ class SelectedWeights:
 
     def _remove(self, rule: str, epoch: int) -> None:
         path = self._folder.weights_of(rule, epoch)
-        remove_leftovers(path.parent, f"{path.name}*")  # the checksum too
+        remove_leftovers(path.parent, f"{path.name}*")  # the file and its checksum
 
 
 def _settled(progress: Progress) -> int:
-    """How many epochs are not scored again by a run that goes on from there."""
+    """The number of epochs that a run does not score again if it goes on from `progress`."""
     return max(progress.epoch - (progress.step == 0), 0)

@@ -1,4 +1,4 @@
-"""One training step: embed, sum the terms, differentiate, move the weights, average.
+"""One training step: embed a batch, sum the terms, compute the gradient, move the weights, and average them.
 
 The host never waits for the device within a step.
 """
@@ -30,7 +30,7 @@ class Learner:
     model: nn.Module
     """`network` as Fabric wrapped it."""
     optimizer: torch.optim.Optimizer
-    """A fused one, which the device can tell to stand still."""
+    """A fused optimiser. It changes nothing in a step for which the device sets its `found_inf`."""
     objective: Objective
     averaged: Averaged | None
     """The average of the weights of `network`; None: no average is kept."""
@@ -43,9 +43,9 @@ class Seen:
     """What became of the steps since the host last looked."""
 
     taken: int
-    """The number of steps that moved the weights, counted from the first step since then."""
+    """The number of these steps that moved the weights. They are the first ones."""
     wrong: str | None
-    """The first quantity that was not finite in the step after the steps taken, or None.
+    """The first quantity that was not finite in the step after the steps taken; None if all steps were taken.
 
     That step and all later ones left everything unchanged.
     """
@@ -54,11 +54,11 @@ class Seen:
 
 
 class Stepper:
-    """Training steps whose outcome stays on the device until the host calls `look()`.
+    """Takes training steps. Their outcome stays on the device until the host calls `look()`.
 
     A step whose loss or gradient is NaN or infinite changes nothing: no weight, momentum, average or BatchNorm
     statistic. After such a step, all steps launched later change nothing either, until `look()` reports it. So the
-    host finds the weights of just before the bad step.
+    weights are then those from just before the bad step.
     """
 
     def __init__(self, learner: Learner) -> None:
@@ -77,11 +77,11 @@ class Stepper:
         self._launched = 0
 
     def begin(self, sums: Mapping[str, float]) -> None:
-        """Start to sum what is logged anew, from `sums`."""
+        """Start a new sum of every logged quantity. It starts at the values in `sums`."""
         self._begun, self._sums = sums, None
 
     def step(self, batch: Batch, progress: float) -> None:
-        """Take one step on a batch, which lies on the device, at `progress`, the fraction of training done."""
+        """Take one step on a batch on the device. `progress` is the fraction of training that is done, in 0..1."""
         embeddings = self._learner.model(batch.images, batch.labels)
         losses = self._learner.objective(embeddings, batch.labels, progress)
         self._learner.optimizer.zero_grad(set_to_none=True)
@@ -94,7 +94,7 @@ class Stepper:
         self._good.logical_and_(~wrong.any())
 
         self._learner.optimizer.found_inf = (~self._good).float()  # type: ignore[attr-defined]
-        if self._learner.clip is not None:  # to the norm `clip`: what the gradient is divided by
+        if self._learner.clip is not None:  # the optimiser divides the gradient by its `grad_scale`
             self._learner.optimizer.grad_scale = ((norm + 1e-6) / self._learner.clip).clamp(min=1)  # type: ignore[attr-defined]
         self._learner.optimizer.step()
         self._buffers.settle(self._good)
@@ -126,12 +126,12 @@ class Stepper:
         return Seen(taken, wrong, dict(sums))
 
     def diagnose(self, wrong: str, batch: Batch, progress: float) -> str:
-        """Say where in a step the quantity `wrong`, which `look` reported, first became NaN or infinite.
+        """Say in which layer, or in which gradient, the quantity `wrong` of a bad step became NaN or infinite.
 
-        The step is repeated as far as its gradient. Nothing is changed.
+        `look` has reported `wrong`. The step is repeated up to its gradient, and nothing is changed.
         """
         model, optimizer = self._learner.model, self._learner.optimizer
-        with torch.compiler.set_stance("force_eager"):  # a compiled network has no layers
+        with torch.compiler.set_stance("force_eager"):  # because a compiled network does not run layer by layer
             if wrong != GRADIENT:
                 layer = first_layer(self._learner.network, lambda: model(*batch))
                 where = f"first in layer {layer}" if layer else "every layer's output is finite"
@@ -147,7 +147,10 @@ class Stepper:
 
 
 def _give_momenta_a_value(optimizer: torch.optim.Optimizer) -> None:
-    """SGD's first step makes momenta without a value, but that step may be one that changes nothing."""
+    """Set all momenta to 0 before the first step.
+
+    SGD would allocate them in its first step without a value, and if that step changes nothing they would get none.
+    """
     for group in optimizer.param_groups:
         for one in group["params"] if group.get("momentum") else ():
             optimizer.state[one].setdefault("momentum_buffer", torch.zeros_like(one))

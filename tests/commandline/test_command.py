@@ -374,10 +374,10 @@ def test_without_a_working_directory_one_line_says_so(command, tmp_path, monkeyp
     assert code == 2 and "working directory" in err and err.count("\n") == 1
 
 
-def test_a_finished_run_without_its_weights_says_what_to_do(command, tiny_run, folder_of, tmp_path):
-    assert tiny_run()[0] == 0
-    shutil.rmtree(folder_of() / "checkpoints")
-    code, _, err = command("evaluate", f"run={folder_of()}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
+def test_a_finished_run_without_its_weights_says_what_to_do(command, tiny_run, finished_run, tmp_path):
+    folder = finished_run()
+    shutil.rmtree(folder / "checkpoints")
+    code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
     assert code == 2 and "rerun=true" in err and "saved none yet" not in err
     code, _, err = tiny_run("evaluation.flip=false")
     assert code == 2 and "rerun=true" in err and err.count("error: ") == 1

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from bdlf.evaluation import Choice, choices, retrieval_metrics, settings
+from bdlf.evaluation import Asked, Choice, choices, retrieval_metrics, settings
 from bdlf.system.errors import InputError
 
 SYSU_FOLDERS = {  # (camera, identity): images; identity 40 is nowhere in cameras 1 and 2, 6 not in camera 4
@@ -102,7 +102,7 @@ def options(setting):
 
 def test_sysu_draws_the_gallery_as_agw_does(tmp_path):
     listing = sysu_listing()
-    found = settings("sysu", listing)
+    found = settings("sysu", listing, Asked())
     assert [options(one) for one in found] == [
         ("all", 1, "ir_to_vis", "agw", None, "sysu"),
         ("indoor", 1, "ir_to_vis", "agw", None, "sysu"),
@@ -116,7 +116,7 @@ def test_sysu_draws_the_gallery_as_agw_does(tmp_path):
             expected = drawn_from_disk(tmp_path, listing, folders, (6, 17, 40, 333), trial)
             assert sorted(paths_of(listing, gallery)) == sorted(expected)
             assert len(expected) == {"all": 10, "indoor": 4}[one.mode]
-    (indoor,) = settings("sysu", listing, mode="indoor", shots=1, direction="ir_to_vis", gallery="agw")
+    (indoor,) = settings("sysu", listing, Asked(mode="indoor", shots=1, direction="ir_to_vis", gallery="agw"))
     assert indoor.mode == "indoor"
 
 
@@ -142,7 +142,7 @@ def write_permutations(root, cells):
 def test_sysu_official_galleries_follow_the_file(tmp_path, shots, dtype):
     listing, cells = sysu_listing(), permutation_cells()
     write_permutations(tmp_path, permutation_cells(dtype=dtype))
-    found = settings("sysu", listing, root=tmp_path, gallery="official", shots=shots)
+    found = settings("sysu", listing, Asked(gallery="official", shots=shots), root=tmp_path)
     assert [options(one) for one in found] == [
         (mode, shots, "ir_to_vis", "official", None, "sysu") for mode in ("all", "indoor")
     ]
@@ -164,18 +164,18 @@ def test_sysu_official_galleries_follow_the_file(tmp_path, shots, dtype):
 def test_a_split_that_a_mode_has_no_gallery_for_is_scored_in_the_others_only():
     seen_by_345 = sysu_listing().query("camid in (3, 4, 5)")
     held_out = seen_by_345.assign(split="val")
-    assert [setting.mode for setting in settings("sysu", held_out, split="val")] == ["all"]
+    assert [setting.mode for setting in settings("sysu", held_out, Asked(), split="val")] == ["all"]
     with pytest.raises(InputError, match=r"^ir_to_vis indoor .*: it searches cameras 1, 2, which have no test image"):
-        settings("sysu", seen_by_345)
+        settings("sysu", seen_by_345, Asked())
     with pytest.raises(InputError, match="no val image in any camera"):
-        settings("sysu", held_out, mode="indoor", split="val")
+        settings("sysu", held_out, Asked(mode="indoor"), split="val")
 
 
 def test_sysu_official_galleries_that_do_not_fit_are_refused(tmp_path):
     listing = sysu_listing()
 
-    def official(**changed):
-        return settings("sysu", listing, **{"root": tmp_path, "gallery": "official", **changed})
+    def official(root=tmp_path, **asked):
+        return settings("sysu", listing, Asked(gallery="official", **asked), root=root)
 
     with pytest.raises(InputError, match="root is needed"):
         official(root=None)
@@ -215,7 +215,7 @@ def test_sysu_official_galleries_that_do_not_fit_are_refused(tmp_path):
 @pytest.mark.parametrize(("dataset", "mode"), [("regdb", None), ("synthetic", "all")])
 def test_regdb_and_synthetic_take_the_whole_test_half(dataset, mode):
     listing = paired_listing()
-    found = settings(dataset, listing)
+    found = settings(dataset, listing, Asked())
     assert [options(one) for one in found] == [
         (mode, None, direction, "all", None, "regdb") for direction in ("ir_to_vis", "vis_to_ir")
     ]
@@ -224,14 +224,14 @@ def test_regdb_and_synthetic_take_the_whole_test_half(dataset, mode):
     for one, sides in zip(found, ((infrared, visible), (visible, infrared)), strict=True):
         assert one.dataset == dataset
         assert [[side.tolist() for side in trial] for trial in one.trials] == [list(sides)]
-    (only,) = settings(dataset, listing, direction="vis_to_ir", gallery="all", mode=mode)
+    (only,) = settings(dataset, listing, Asked(direction="vis_to_ir", gallery="all", mode=mode))
     assert only.direction == "vis_to_ir"
 
 
 @pytest.mark.parametrize(("direction", "reading"), [*product(("ir_to_vis", "vis_to_ir"), ("paper", "released"))])
 def test_llcm_draws_one_image_per_identity_and_camera(tmp_path, direction, reading):
     listing = llcm_listing()
-    (one,) = settings("llcm", listing, direction=direction, reading=reading)
+    (one,) = settings("llcm", listing, Asked(direction=direction, reading=reading))
     assert options(one) == (None, 1, direction, "agw", reading, "llcm")
     queried, searched = direction.split("_to_")
     whole = rows_where(listing, f"split == 'test' and modality == '{queried}'")
@@ -248,7 +248,7 @@ def test_llcm_draws_one_image_per_identity_and_camera(tmp_path, direction, readi
 
 
 def test_llcm_scores_both_directions_as_the_paper_does():
-    found = settings("llcm", llcm_listing())
+    found = settings("llcm", llcm_listing(), Asked())
     assert [options(one) for one in found] == [
         (None, 1, direction, "agw", "paper", "llcm") for direction in ("ir_to_vis", "vis_to_ir")
     ]
@@ -277,7 +277,7 @@ def test_llcm_scores_both_directions_as_the_paper_does():
     ],
 )
 def test_what_a_protocol_does_not_define_is_refused(dataset, asked, message):
-    for call in (lambda: settings(dataset, sysu_listing(), **asked), lambda: choices(dataset, **asked)):
+    for call in (lambda: settings(dataset, sysu_listing(), Asked(**asked)), lambda: choices(dataset, Asked(**asked))):
         with pytest.raises(InputError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -290,17 +290,18 @@ def test_what_a_protocol_does_not_define_is_refused(dataset, asked, message):
 )  # fmt: skip
 def test_choices_are_the_settings_without_their_rows(dataset, asked):
     listing = {"sysu": sysu_listing, "llcm": llcm_listing}.get(dataset, paired_listing)()
-    found = settings(dataset, listing, **asked)
+    found = settings(dataset, listing, Asked(**asked))
     expected = [Choice(one.dataset, one.mode, one.shots, one.direction, one.gallery, one.reading) for one in found]
-    assert choices(dataset, **asked) == expected and [one.name for one in found] == [one.name for one in expected]
+    assert choices(dataset, Asked(**asked)) == expected
+    assert [one.name for one in found] == [one.name for one in expected]
 
 
 def test_a_listing_without_test_images_is_refused():
     with pytest.raises(InputError, match="listing of regdb has no test image of modality vis"):
-        settings("regdb", paired_listing(split="val"))
+        settings("regdb", paired_listing(split="val"), Asked())
     visible = paired_listing().query("modality == 'vis'").reset_index(drop=True)
     with pytest.raises(InputError, match="listing of synthetic has no test image of modality ir"):
-        settings("synthetic", visible)
+        settings("synthetic", visible, Asked())
 
 
 def cut_down(dataset):
@@ -330,9 +331,9 @@ def cut_down(dataset):
 def test_a_protocol_without_any_match_is_refused_and_one_match_is_enough(dataset, asked, words):
     without, with_one = cut_down(dataset)
     with pytest.raises(InputError, match=f"^{words}") as caught:
-        settings(dataset, without, **asked)
+        settings(dataset, without, Asked(**asked))
     assert "\n" not in str(caught.value)
-    found = settings(dataset, with_one, **asked)
+    found = settings(dataset, with_one, Asked(**asked))
     for setting in found:  # as the metrics see it, which raise where no query has a match
         for queries, gallery in setting.trials:
             sides = (with_one.loc[side, column] for column in ("pid", "camid") for side in (queries, gallery))
@@ -344,8 +345,8 @@ def test_a_protocol_without_any_match_is_refused_and_one_match_is_enough(dataset
 def test_identities_that_are_held_out_need_a_match_too():
     without, with_one = cut_down("llcm")
     with pytest.raises(InputError, match=r"no query of trial 0 has a match .* restore the val images"):
-        settings("llcm", without.replace({"split": {"test": "val"}}), split="val")
-    assert settings("llcm", with_one.replace({"split": {"test": "val"}}), split="val")
+        settings("llcm", without.replace({"split": {"test": "val"}}), Asked(), split="val")
+    assert settings("llcm", with_one.replace({"split": {"test": "val"}}), Asked(), split="val")
 
 
 def test_the_commands_tell_a_protocol_without_a_match_before_anything_is_trained(layouts, command, tmp_path):

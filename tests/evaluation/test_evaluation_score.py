@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdlf.evaluation import retrieval_metrics, score, settings
+from bdlf.evaluation import Asked, retrieval_metrics, score, settings
 from bdlf.system.errors import InputError
 
 FIGURES = ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
@@ -50,7 +50,7 @@ def test_equals_a_product_for_each_trial(dataset, asked):
     if dataset == "llcm":  # whose listing is sorted, so that the queries which "released" draws are
         listing = listing.sort_values(["pid", "camid"]).reset_index(drop=True)
     features = features_of(listing)
-    (setting,) = settings(dataset, listing, **asked)
+    (setting,) = settings(dataset, listing, Asked(**asked))
     rows = np.random.default_rng(1).permutation(np.flatnonzero(listing["split"] == "test"))
     scores = score(features[rows], rows, listing, setting)
 
@@ -87,7 +87,7 @@ def test_equals_a_product_for_each_trial(dataset, asked):
 def test_queries_that_are_drawn_in_another_order_of_identities_are_refused():
     listing = listing_of()  # shuffled: images of an identity and camera do not stand together
     features = features_of(listing)
-    (setting,) = settings("llcm", listing, direction="vis_to_ir", reading="released")
+    (setting,) = settings("llcm", listing, Asked(direction="vis_to_ir", reading="released"))
     with pytest.raises(InputError, match=r"released: query by query, trial \d has other identities than trial 0"):
         score(features, np.arange(len(listing)), listing, setting)
 
@@ -95,7 +95,7 @@ def test_queries_that_are_drawn_in_another_order_of_identities_are_refused():
 def test_order_of_the_features_and_rows_beyond_the_protocol_do_not_matter():
     listing = listing_of()
     features = features_of(listing)
-    (setting,) = settings("sysu", listing, mode="all")
+    (setting,) = settings("sysu", listing, Asked(mode="all"))
     test = np.flatnonzero(listing["split"] == "test")
     shuffled = np.random.default_rng(3).permutation(len(listing))
     extra = features.copy()
@@ -108,7 +108,7 @@ def test_order_of_the_features_and_rows_beyond_the_protocol_do_not_matter():
 def test_bad_features_are_refused_by_name():
     listing = listing_of()
     features, rows = features_of(listing), np.arange(len(listing))
-    (setting,) = settings("sysu", listing, mode="all")
+    (setting,) = settings("sysu", listing, Asked(mode="all"))
     query = setting.trials[0][0][2]
     with pytest.raises(InputError, match=f"{len(rows) - 1} features for {len(rows)} rows"):
         score(features[1:], rows, listing, setting)

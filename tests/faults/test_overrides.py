@@ -153,10 +153,9 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture
-def workplace(tmp_path, tiny_run, monkeypatch):
+def workplace(tmp_path, finished_run, monkeypatch):
     """A folder with a finished run and a cache, which is the current one; no network."""
-    code, _, err = tiny_run()
-    assert code == 0, err
+    finished_run()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", "/no/such/cache")
     for name in ("http_proxy", "https_proxy"):

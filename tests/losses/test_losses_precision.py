@@ -19,7 +19,7 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 # Few channels and small values: neither the softmax of `fkl` nor the hinge of `tri` may be flat here.
-A, B, C, D = (0.4 * random(6, 8, seed=k) + 0.3 * random(6, 8, seed=9) for k in range(4))
+A, B, C, D, E, G = (0.4 * random(6, 8, seed=k) + 0.3 * random(6, 8, seed=9) for k in range(6))
 CALLS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "identity": (lambda x: losses.identity(x, LABELS), (A,)),
     "triplet": (lambda x: losses.triplet(x, LABELS, margin=2.0), (A,)),
@@ -37,6 +37,18 @@ CALLS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         losses.specific_shared_from_correlations,
         (torch.tensor(0.63).double(), torch.tensor(0.27).double()),
     ),
+    "weighted_triplet": (lambda x: losses.weighted_triplet(x, LABELS), (A,)),
+    "weighted_triplet released": (lambda x: losses.weighted_triplet(x, LABELS, form="released"), (A,)),
+    "squared_difference": (lambda x: losses.squared_difference(x, LABELS), (A,)),
+    "dual_triplet": (lambda *x: losses.dual_triplet(*x, LABELS, margin=2.0), (A, B, C)),
+    "middle_triplet": (lambda *x: losses.middle_triplet(*x, LABELS, margin=2.0), (A, B, C, D)),
+    "colour_free": (losses.colour_free, (A, B)),
+    "consistency": (losses.consistency, (A, B)),
+    "centre_pair_mining": (lambda *x: losses.centre_pair_mining(*x, LABELS, margin=2.0), (A, B, C, D, E, G)),
+    "branch_orthogonality": (losses.branch_orthogonality, (A, B, C, D)),
+    "related": (losses.related, (A, B, C, D)),
+    "erased_distillation": (lambda *x: losses.erased_distillation(*x, LABELS), (A, B, C, D)),
+    "column_orthogonality": (losses.column_orthogonality, (random(8, 3, seed=5) / 3,)),
 }
 every_loss = pytest.mark.parametrize(("loss", "inputs"), CALLS.values(), ids=CALLS)
 

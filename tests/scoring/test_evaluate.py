@@ -31,9 +31,8 @@ def test_averaged_and_raw_are_not_mixed_up(tiny_run, command, tmp_path, folder_o
     assert [row["mean"] for row in again[:2]] != [row["mean"] for row in rows[:2]]
 
 
-def test_evaluate_gives_the_numbers_of_the_run(tiny_run, command, tmp_path, folder_of):
-    tiny_run()
-    folder = folder_of()
+def test_evaluate_gives_the_numbers_of_the_run(finished_run, command, tmp_path):
+    folder = finished_run()
     recorded = (folder / "result.json").read_bytes()
     code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
     assert code == 0, err
@@ -56,9 +55,8 @@ def test_evaluate_gives_the_numbers_of_the_run(tiny_run, command, tmp_path, fold
     assert rows[0]["mean"] != json.loads(recorded)["metrics"][0]["mean"]
 
 
-def test_saved_features_give_the_scores_of_the_run_exactly(tiny_run, evaluated, tmp_path, folder_of, test_set):
-    tiny_run()
-    folder = folder_of()
+def test_saved_features_give_the_scores_of_the_run_exactly(finished_run, evaluated, tmp_path, test_set):
+    folder = finished_run()
     recorded = json.loads((folder / "result.json").read_text())
     evaluated(f"run={folder}", "save_features=true")
     saved = (tmp_path / "scored" / "features.npz").rename(tmp_path / "saved.npz")
@@ -83,9 +81,8 @@ def test_saved_features_give_the_scores_of_the_run_exactly(tiny_run, evaluated, 
     assert [row["mean"] for row in scaled["metrics"]] == [row["mean"] for row in reported]
 
 
-def test_a_run_scores_only_the_rules_and_the_dataset_it_has(tiny_run, command, folder_of):
-    tiny_run()
-    run = f"run={folder_of()}"
+def test_a_run_scores_only_the_rules_and_the_dataset_it_has(finished_run, command):
+    run = f"run={finished_run()}"
     for argument, part in {
         "selection=validation": "was trained with selection=last_epoch",
         "dataset=sysu": "a run knows its dataset",

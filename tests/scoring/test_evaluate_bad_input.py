@@ -36,21 +36,18 @@ def test_evaluate_refuses(command, arguments, parts):
     assert code == 2 and all(part in err for part in parts) and err.count("\n") == 1, err
 
 
-def test_a_configuration_beside_a_checkpoint_is_data(tiny_run, command, tmp_path, folder_of):
-    tiny_run()
-    folder = folder_of()
+def test_a_configuration_beside_a_checkpoint_is_data(finished_run, command, tmp_path):
+    folder = finished_run()
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("label: null", "label: ${oc.env:HOME}"))
     code, _, err = command("evaluate", f"run={folder}", "devices=cpu", f"data.cache_dir={tmp_path}/cache")
     assert code == 2 and "interpolation" in err and os.environ["HOME"] not in err
 
 
-def test_an_unknown_place_for_the_images_is_refused_before_they_are_read(
-    tiny_run, command, tmp_path, folder_of, monkeypatch
-):
-    tiny_run()
+def test_an_unknown_place_for_the_images_is_refused_before_they_are_read(finished_run, command, monkeypatch):
+    folder = finished_run()
     monkeypatch.setattr(Experiment, "store", lambda *_: pytest.fail("images were read"))
-    code, _, err = command("evaluate", f"run={folder_of()}", "devices=cpu", "data.cache=ram")
+    code, _, err = command("evaluate", f"run={folder}", "devices=cpu", "data.cache=ram")
     assert code == 2 and "data.cache='ram' is not known; known: auto, device, host, disk" in err, err
 
 
@@ -127,8 +124,8 @@ def test_rows_beyond_the_test_set_and_windows_paths_do_no_harm(evaluated, tmp_pa
     assert evaluated(f"features={tmp_path}/theirs.npz", *test_set)["metrics"] == plain["metrics"]
 
 
-def test_the_result_of_a_run_is_never_replaced(tiny_run, command, folder_of):
-    tiny_run()
-    before = sorted(folder_of().rglob("*"))
-    code, _, err = command("evaluate", f"run={folder_of()}", f"output={folder_of()}", "save_features=true")
-    assert code == 2 and "is a run folder" in err and sorted(folder_of().rglob("*")) == before
+def test_the_result_of_a_run_is_never_replaced(finished_run, command):
+    folder = finished_run()
+    before = sorted(folder.rglob("*"))
+    code, _, err = command("evaluate", f"run={folder}", f"output={folder}", "save_features=true")
+    assert code == 2 and "is a run folder" in err and sorted(folder.rglob("*")) == before

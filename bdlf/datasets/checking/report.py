@@ -11,6 +11,7 @@ import pandas as pd
 from bdlf.datasets import DATASETS
 from bdlf.datasets.checking import inspection
 from bdlf.datasets.checking.published import compare, sizes_of
+from bdlf.datasets.choices import Asked
 from bdlf.datasets.description import MODALITIES, SPLITS, Published, Size
 from bdlf.datasets.marks import rule_for_wide
 from bdlf.datasets.problems import Collected, Problems
@@ -87,18 +88,18 @@ def look_around(
     return [note for note in notes if note is not None], len(tree.sizes) if decode else 0
 
 
-def asked_protocols(name: str, root: str | None) -> list[dict[str, Any]]:
+def asked_protocols(name: str, root: str | None) -> list[Asked]:
     """Options of the protocols to try: the default gallery, and every other one whose file is there.
 
     Other galleries are tried with every number of shots; in a synthetic tree only with the first, because it may have
     too few images for more.
     """
     protocol = DATASETS[name].protocol
-    asked: list[dict[str, Any]] = [{}]
+    asked = [Asked()]
     for gallery, drawing in list(protocol.galleries.items())[1:]:
         if root is not None and (not drawing.file or (Path(root) / drawing.file).is_file()):
             shots = protocol.shots[:1] if is_synthetic(root) else protocol.shots
-            asked += [{"gallery": gallery, "shots": number} for number in shots or (None,)]
+            asked += [Asked(gallery=gallery, shots=number) for number in shots or (None,)]
     return asked
 
 

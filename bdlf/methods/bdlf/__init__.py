@@ -1,4 +1,4 @@
-"""The method of the paper: detail branch, base branch, and the network that joins them to a backbone."""
+"""BDLF, the method of the paper: its detail branch, its base branch, and the network that joins both to a backbone."""
 
 from __future__ import annotations
 

@@ -12,12 +12,13 @@ from bdlf.system.errors import InputError, check_choice
 
 
 class Projection(nn.Module):
-    """P of Eq. 9, C x C: Zbar^D = Z P and Z^B = Z - Z P.
+    """P of Eq. 9, (C, C), which splits Z into Zbar^D = Z P and Z^B = Z - Z P.
 
-    - `form="free"` [paper]: a learnable matrix; only the `orth` term pulls it to Eq. 10. Its `init` [ours] is a random
-      orthogonal `projector` of rank C/2, where that term is 0, or `kaiming` (uniform, linear gain), where it is 4.
-    - `form="orthogonal"` [ours]: P = U U^T with orthonormal columns U, C x C/2, a projector at every step. It starts at
-      a random one; weight decay pulls it back there.
+    - `form="free"` [paper]: P is a learnable matrix, and only the term `orth` pulls it towards a projector (Eq. 10).
+    - `form="orthogonal"` [ours]: P = U U^T, where U, (C, C/2), has orthonormal columns, so P is an orthogonal projector
+      at every step. P starts at a random projector, and weight decay pulls it back to that one.
+    - `init` [ours] says where a free P starts. `projector`: at a random orthogonal projector of rank C/2, where `orth`
+      is 0. `kaiming`: at uniform random values with linear gain, where `orth` is 4.
 
     Raises:
         InputError: an unknown option, or `orthogonal` with `kaiming`.
@@ -38,31 +39,31 @@ class Projection(nn.Module):
             self.P = nn.Parameter(U @ U.T)
         else:
             self.U = nn.Parameter(U)
-            # Not torch's default for tall matrices, Householder: it truncates a diagonal of +-1 to integers, so that
-            # weight decay or an average of weights, one rounding below 1, makes the columns 0.
+            # Householder, torch's default for tall matrices, stores a diagonal of +-1 and truncates it to integers.
+            # Weight decay or averaging moves the diagonal a rounding error below 1, and the columns would become 0.
             orthogonal(self, "U", orthogonal_map="cayley")
 
     def forward(self) -> Float[Tensor, "wide wide"]:
-        """P. Call with autocast off, as `BDLF` does: in half precision it is no projector."""
+        """P, (C, C). The caller switches autocast off, as `BDLF` does, because in half precision P is no projector."""
         if self.form == "free":
-            return self.P.clone()  # not the leaf itself: Fabric leaves a hook on every output
-        U = self.U  # computed by the parametrization at each access
+            return self.P.clone()  # a copy, because Fabric leaves a hook on every tensor that a module returns
+        U = self.U  # the parametrization computes U at each access
         return U @ U.T
 
 
 class Fusion(nn.Module):
-    """Cross-modality fusion of the base features, Eq. 16: (2n, C) to Z_F^B, (n, C).
+    """Cross-modality fusion of the base features (Eq. 16): Z^B, (2n, C), to Z_F^B, (n, C).
 
-    The printed channel step, (C x C)(n x C), does not conform; we read it as [ours]
+    The channel step is printed as a product of a C x C and an n x C matrix, which is not defined. We read it as [ours]
 
         Z_mid = (Z_I Pv) [(Z_V Pq)^T (Z_I Pk)]^T / C + Z_V
         Z_F = (1/n) [(Z_I Qq) (Z_mid Qk)^T] (Z_mid Qv) + Z_I
 
-    - `scaled` [ours]: the batch step, whose products run over C channels but are divided only by n, is also divided by
-      sqrt(C). `False`: as printed.
-    - `zero_value` [ours]: Pv and Qv start at 0, so that Z_F starts at Z_I. `False`: normal, std 1/sqrt(C), as the
-      others always do.
-    - `seed`: the random values of a matrix depend on it and on the name of the matrix alone.
+    - `scaled` [ours]: the weights of the batch step (the second line) are divided by sqrt(C) too, because they are sums
+      over C channels. `False`: they are divided by n alone, as printed.
+    - `zero_value` [ours]: Pv and Qv start at 0, so Z_F starts at Z_I. `False`: they start like the other matrices, at
+      normal values with std 1/sqrt(C).
+    - `seed`: the initial values of a matrix depend on `seed` and on the name of the matrix alone.
     """
 
     def __init__(self, width: int, *, scaled: bool = True, zero_value: bool = True, seed: int = 0) -> None:
@@ -77,10 +78,10 @@ class Fusion(nn.Module):
         self.Qq, self.Qk, self.Qv = matrix("Qq"), matrix("Qk"), matrix("Qv", zero_value)
 
     def forward(self, base: Float[Tensor, "rows wide"]) -> Float[Tensor, "half wide"]:
-        """Z_F^B, (n, C), of Z^B, (2n, C), visible rows first. Call with autocast off, as `BDLF` does."""
+        """Z_F^B, (n, C), of Z^B, (2n, C), whose visible rows stand first. The caller switches autocast off."""
         visible, infrared = base.chunk(2)
         n, width = visible.shape
-        # Multiplied from the left, the channel step makes n x n rather than C x C matrices.
+        # In this order of the products, the channel step makes n x n matrices instead of C x C ones.
         middle = (infrared @ self.Pv) @ (infrared @ self.Pk).T @ (visible @ self.Pq) / width + visible
         weights = (infrared @ self.Qq) @ (middle @ self.Qk).T / n
         if self.scaled:

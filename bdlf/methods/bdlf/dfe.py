@@ -20,9 +20,11 @@ from bdlf.system.errors import InputError, check_choice
 class InvertedResidual(nn.Module):
     """F_i of Eq. 3 [lineage, CDDFuse]: 1x1 (expand 2) - ReLU6 - 3x3 depthwise - ReLU6 - 1x1, no bias, no BatchNorm.
 
-    The residual is the coupling's. Reflect padding; replicate where the map is less than 2 high or wide, which
-    reflection cannot pad.
-    `init`: the last convolution starts at `zero` [ours: each block starts as the identity] or at PyTorch's `default`.
+    The sum with the input is not computed here but in `InvertibleBlock`. The 3x3 convolution pads by reflection. Maps
+    that are 1 high or 1 wide cannot be reflected; they are padded with copies of their border.
+
+    `init` says where the last convolution starts. `zero` [ours]: at 0, so that a block starts as the identity.
+    `default`: at PyTorch's random values.
     """
 
     def __init__(self, channels: int, *, init: str = "zero") -> None:
@@ -36,15 +38,16 @@ class InvertedResidual(nn.Module):
             nn.init.zeros_(self.project.weight)
 
     def forward(self, maps: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows channels h w"]:
-        hidden = _Relu6.apply(_Pad.apply(self.expand(maps)))  # padding copies, so it may come first
+        hidden = _Relu6.apply(_Pad.apply(self.expand(maps)))  # ReLU6 may follow the padding, which only copies
         out: Tensor = self.project(_Relu6.apply(self.depthwise(hidden)))
         return out
 
 
 class _Relu6(torch.autograd.Function):
-    """ReLU6 in place, differentiated from its output, which the next convolution keeps anyway.
+    """ReLU6 in place, whose gradient is computed from its output.
 
-    `F.relu6(maps, inplace=True)` keeps a copy of its input.
+    This saves memory: the next convolution keeps the output anyway, while `F.relu6(maps, inplace=True)` would keep a
+    copy of the input as well.
     """
 
     @staticmethod
@@ -63,10 +66,10 @@ class _Relu6(torch.autograd.Function):
 
 
 class _Pad(torch.autograd.Function):
-    """One more position on each side, by reflection, or by replication where `inset` is 0.
+    """Pads maps by one position on each side: by reflection, or by copying the border if `inset` is 0.
 
-    Not `F.pad`: its gradient on CUDA has no deterministic form in these modes. Not `torch.cat`, whose gradient goes
-    through the maps six times.
+    `F.pad` is not used, because its gradient in these modes has no deterministic form on CUDA. `torch.cat` is not used,
+    because its gradient goes through the maps six times.
     """
 
     @staticmethod
@@ -97,11 +100,14 @@ class _Pad(torch.autograd.Function):
 
 
 class InvertibleBlock(nn.Module):
-    """Affine coupling of Eq. 3 on (rows, C', H', W'), without its LayerNorm, and its exact inverse.
+    """The affine coupling of Eq. 3 on maps (rows, C', H', W'), without the LayerNorm, and its inverse.
 
-    With a and b the first and second half of the channels: b' = b + F1(a), a' = a * exp(s) + F2(b'), out = cat[a', b'].
-    `scale`: s = tanh(F3(b')) [ours: bounded, a factor in 1/e..e] for `tanh`, s = F3(b') [paper, unbounded] for `exp`.
-    `init` is that of `InvertedResidual`.
+    Let a and b be the first and the second half of the channels. Then b' = b + F1(a), a' = a * exp(s) + F2(b'), and the
+    output is cat[a', b'].
+
+    - `scale="tanh"` [ours]: s = tanh(F3(b')), so the factor exp(s) lies in 1/e..e.
+    - `scale="exp"` [paper]: s = F3(b'), which is not bounded.
+    - `init` is that of `InvertedResidual`.
 
     Raises:
         InputError: an odd number of channels, or an unknown option.
@@ -122,14 +128,14 @@ class InvertibleBlock(nn.Module):
         return torch.cat([a, b], dim=1)
 
     def inverse(self, maps: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
-        """The input whose `forward` is `maps`, up to rounding."""
+        """The input for which `forward` returns `maps`, up to rounding."""
         a, b = maps.chunk(2, dim=1)
         a = (a - self.f2(b)) * (-self.log_scale(b)).exp()
         b = b - self.f1(a)
         return torch.cat([a, b], dim=1)
 
     def log_scale(self, b: Float[Tensor, "rows half h w"]) -> Float[Tensor, "rows half h w"]:
-        """s, of b'."""
+        """s, the logarithm of the factor by which a is multiplied, from b'."""
         s: Tensor = self.f3(b)
         return s.tanh() if self.scale == "tanh" else s
 
@@ -137,15 +143,19 @@ class InvertibleBlock(nn.Module):
 class InvertibleChain(nn.Module):
     """K couplings, each followed by LayerNorm over the channels of every position (Eq. 3) [paper: K = 6].
 
-    `couplings` and `norms` are apart: the couplings alone can be inverted, LayerNorm cannot.
-    Under autocast the convolutions alone are in half precision: with sums and LayerNorm in bfloat16 the gradient's norm
-    grew to 1e8 within some hundred steps.
-    `recompute`: training keeps one map of each block and computes all others again for the gradients; see `recomputed`.
-    `seed`: the random weights of a coupling depend on it and on the coupling's number alone, so a short chain starts as
-    the first blocks of a long one.
+    Under autocast only the convolutions are computed in half precision [ours]. With sums and LayerNorm in bfloat16, the
+    norm of the gradient grew to 1e8 within some hundred steps. The couplings and the LayerNorms are kept in two lists,
+    `couplings` and `norms`, because a coupling can be inverted and a LayerNorm cannot.
+
+    - `blocks` is K.
+    - `scale` and `init` are those of `InvertibleBlock`.
+    - `recompute`: training keeps one map of each block and computes all others again for the gradients; see
+      `recomputed`.
+    - `seed`: the initial weights of a coupling depend on `seed` and on the number of the coupling alone. So a short
+      chain starts like the first blocks of a long one.
 
     Raises:
-        InputError: fewer than 1 block (`dfe=off` is the detail branch without blocks).
+        InputError: fewer than 1 block. `dfe=off` is the detail branch without blocks.
     """
 
     def __init__(
@@ -178,13 +188,15 @@ class InvertibleChain(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of each modality over the other's rows in the batch, with shared Wq, Wk, Wv and a residual (Eq. 4).
+    """Attention of every row over the rows of the other modality in the batch, with a residual (Eq. 4).
 
-    A row's output therefore depends on the batch, among it the rows of its own identity in the other modality.
+    Both modalities share Wq, Wk and Wv. The output of a row depends on the other modality's rows in the batch, and so
+    on the rows that show the same identity.
 
-    - `scaled` [ours]: logits / sqrt(C'). `False`: as printed, nearly one-hot at unit variance.
-    - `mask_own_identity` [ours]: a row does not attend to its own identity; needs the labels.
-    - `zero_value` [ours]: Wv starts at 0, the module as the identity.
+    - `scaled` [ours]: the logits are divided by sqrt(C'). `False`: they are not, as printed, and the softmax of
+      features of unit variance is nearly one-hot.
+    - `mask_own_identity` [ours]: a row does not attend to rows of its own identity. This needs the labels.
+    - `zero_value` [ours]: Wv starts at 0, so the module starts as the identity.
     """
 
     def __init__(
@@ -200,7 +212,9 @@ class CrossAttention(nn.Module):
     def forward(
         self, pooled: Float[Tensor, "rows narrow"], labels: Int[Tensor, " rows"] | None = None
     ) -> tuple[Float[Tensor, "rows narrow"], Float[Tensor, "rows half"]]:
-        """Features (2n, C') and softmax weights (2n, n) of (2n, C'), visible rows first. Call with autocast off.
+        """Features (2n, C') and softmax weights (2n, n) of `pooled`, (2n, C'), whose visible rows stand first.
+
+        The caller switches autocast off.
 
         Raises:
             InputError: own identities are masked, and `labels` are missing or name a single identity.
@@ -216,12 +230,12 @@ class CrossAttention(nn.Module):
 
 
 def _own_identity(labels: Tensor | None) -> Tensor:
-    """(2, n, n): is row k of one modality the identity of row l of the other?"""
+    """(2, n, n): whether row k of one modality and row l of the other show the same identity."""
     if labels is None:
         raise InputError("dfe.mask_own_identity=true needs the labels of the batch; pass them to the model")
     both = labels.reshape(2, -1)
     own: Tensor = both[:, :, None] == both.flip(0)[:, None, :]
-    if own.device.type == "cpu" and own.all(dim=-1).any():  # a device is not waited for: NaN there
+    if own.device.type == "cpu" and own.all(dim=-1).any():  # a GPU is not waited for: there NaN follows
         raise InputError("dfe.mask_own_identity=true leaves rows with nothing to attend to; use 2 identities per batch")
     return own
 
@@ -229,15 +243,21 @@ def _own_identity(labels: Tensor | None) -> Tensor:
 class DetailExtractor(nn.Module):
     """Z^M, (2n, C', H', W'), to Z^D, (2n, C): blocks, average pooling, attention, width map, BatchNorm.
 
-    `pool` does the first two, which act on each row; calling the module does the others, which need the whole batch.
+    `pool` computes the blocks and the pooling, which act on each row. Calling the module computes the rest, which needs
+    the whole batch.
 
+    The width map, linear from C' to C without bias, and the BatchNorm without shift are ours: Eqs. 13 and 14 compare
+    Z^D with Zbar^D, so both need the same width, and the BatchNorm is the counterpart of the BN-neck of Z.
 
-    - The width map C' -> C, linear without bias, and the BatchNorm without shift [ours]: Eqs. 13 and 14 compare Z^D
-      with Zbar^D, so the widths must agree; the BatchNorm is the counterpart of Z's BN-neck.
-    - `norm` [ours]: one BatchNorm `per_modality`, or one `shared`, under which a constant offset between the modalities
-      is enough to de-correlate Z^D (Eq. 2), whatever identities the two still share.
-    - `enabled=False` [ours]: pooling, width map and BatchNorm alone, Z^D of the rows of Table 2 without DFE.
-    - `seed`: the random weights of a part depend on it and on the name of the part alone.
+    Of the `options`:
+
+    - `norm` [ours]: a BatchNorm for each modality (`per_modality`), or one for both (`shared`). If it is shared, a
+      constant offset between the modalities is enough to de-correlate Z^D (Eq. 2), even where both modalities still
+      show the same identities.
+    - `enabled=False` [ours]: there are no blocks and no attention. This gives Z^D in those rows of Table 2 that have
+      no DFE.
+
+    The initial weights of a part depend on `seed` and on the name of the part alone.
 
     Raises:
         InputError: an odd C', fewer than 1 block, or an unknown option.
@@ -269,11 +289,11 @@ class DetailExtractor(nn.Module):
         self.norms = nn.ModuleList(bn_neck(out_width) for _ in range(1 if options.norm == "shared" else 2))
 
     def maps(self, intermediate: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow h w"]:
-        """The blocks' output before pooling and attention, row by row: what Figure 5 shows."""
+        """The output of the blocks, which Figure 5 shows. Each row depends on its own image alone."""
         return intermediate if self.chain is None else self.chain(intermediate)
 
     def pool(self, intermediate: Float[Tensor, "rows narrow h w"]) -> Float[Tensor, "rows narrow"]:
-        """The averages of the blocks' output over its positions, in float32, row by row."""
+        """The output of the blocks, averaged over its positions in float32. A row depends on its own image alone."""
         maps = self.maps(intermediate)
         with torch.autocast(maps.device.type, enabled=False):
             return maps.to(torch.promote_types(maps.dtype, torch.float32)).mean((2, 3))
@@ -281,7 +301,10 @@ class DetailExtractor(nn.Module):
     def forward(
         self, features: Float[Tensor, "rows narrow"], labels: Int[Tensor, " rows"] | None = None
     ) -> tuple[Float[Tensor, "rows wide"], Float[Tensor, "rows half"] | None]:
-        """Z^D, (2n, C), and the attention, (2n, n), or None where there is none, of what `pool` gives; in float32."""
+        """Z^D, (2n, C), and the attention, (2n, n), from what `pool` returned; computed in float32.
+
+        The attention is None if the branch has none.
+        """
         with torch.autocast(features.device.type, enabled=False):
             attention = None
             if self.attention is not None:

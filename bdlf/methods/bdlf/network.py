@@ -1,4 +1,4 @@
-"""The network: backbone, detail branch, base branch and heads, assembled into `Embeddings` (Figure 2)."""
+"""The network of BDLF: backbone, detail branch, base branch and heads, which together give `Embeddings` (Figure 2)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bdlf.config.schema import Beg, Dfe
+from bdlf.datasets.description import MODALITIES
 from bdlf.methods.bdlf.beg import Fusion, Projection
 from bdlf.methods.bdlf.dfe import DetailExtractor
 from bdlf.networks.backbone import STAGES, Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import Embedder, bn_neck, classifier
-from bdlf.networks.network import MODALITIES, View
+from bdlf.networks.network import View
 from bdlf.networks.streams import stream
 from bdlf.system.errors import InputError, check_choice
 
@@ -23,20 +24,20 @@ SHARED = ("comprehensive", "base", "fused")
 DETAILED = ("detail", "detail_projected")
 """Features that CLS_D classifies [paper]."""
 EMBEDDED = ("after_bn", "before_bn")
-"""What inference can return: Z, or what the BN-neck is given."""
+"""The features that inference can return: Z, or the input of the BN-neck."""
 FEATURES = ("comprehensive_pooled", *SHARED, *DETAILED, "projection")
-"""Fields of `Embeddings` that can be asked for; the first two are always there."""
+"""Fields of `Embeddings` that an objective can ask for. The first two are always built."""
 
 
 class BDLF(nn.Module):
-    """Base-Detail Feature Learning network. Only what `features` and `logits` need is built.
+    """The Base-Detail Feature Learning network. Only the parts that `features` and `logits` need are built.
 
-    - `features`: fields of `Embeddings` that the objective reads, of `FEATURES`.
-    - `logits`: features whose class scores it reads, of `SHARED` and `DETAILED`.
-    - `dfe` and `beg`: the options of the two branches. `dfe.stage` is the stage of the backbone after which the detail
-      branch leaves, 1..4 [paper: 3].
-    - `seed`: the random weights of a part depend on it and on the name of the part alone; those of `backbone` are as it
-      was given.
+    - `features`: the fields of `Embeddings` that the objective reads, out of `FEATURES`.
+    - `logits`: the features whose class scores the objective reads, out of `SHARED` and `DETAILED`.
+    - `dfe` and `beg`: the options of the two branches. The detail branch takes the output of stage `dfe.stage` of the
+      backbone, 1..4 [paper: 3].
+    - `seed`: the initial weights of a part depend on `seed` and on the name of the part alone. The weights of
+      `backbone` stay as they are.
 
     Raises:
         InputError: an unknown name or option.
@@ -91,10 +92,10 @@ class BDLF(nn.Module):
     def forward(
         self, images: Float[Tensor, "rows 3 height width"], labels: Int[Tensor, " rows"] | None = None
     ) -> Embeddings:
-        """Training: all that the objective reads, of 2n images in two blocks, visible and infrared.
+        """All that the objective reads in training, of 2n images: n visible ones, then n infrared ones.
 
-        Under autocast the maps are computed in half precision and everything after their pooling in float32. `labels`
-        are read only with `dfe.mask_own_identity`.
+        Under autocast the maps are computed in half precision, and everything after their pooling in float32. Only
+        `dfe.mask_own_identity` needs `labels`, (2n,).
 
         Raises:
             InputError: an odd number of images.
@@ -102,9 +103,9 @@ class BDLF(nn.Module):
         return self.batch(self.rows(images), labels)
 
     def rows(self, images: Float[Tensor, "rows 3 height width"]) -> dict[str, Tensor]:
-        """What depends on one image at a time: the pooled output of the backbone, and that of the invertible blocks.
+        """What each image gives on its own: the pooled outputs of the backbone and of the invertible blocks.
 
-        Returns `pooled`, (rows, C), and with a detail branch `detail`, (rows, C').
+        Returns `pooled`, (rows, C), and `detail`, (rows, C'), if the network has a detail branch.
         """
         intermediate = self.backbone.fore(images, self.stage)
         pooled = {"pooled": self.backbone.pool(self.backbone.rear(intermediate, self.stage))}
@@ -113,7 +114,7 @@ class BDLF(nn.Module):
         return pooled
 
     def batch(self, rows: Mapping[str, Tensor], labels: Int[Tensor, " rows"] | None = None) -> Embeddings:
-        """What depends on the whole batch, from what `rows` gave for its 2n images: attention, necks, P, fusion, heads.
+        """What needs the whole batch: attention, necks, P, fusion and heads, from what `rows` returned for 2n images.
 
         Raises:
             InputError: an odd number of rows.
@@ -139,20 +140,21 @@ class BDLF(nn.Module):
 
     @property
     def embedder(self) -> Embedder:
-        """The module of inference alone. It shares the weights of this network and is in the same mode."""
+        """The module of inference. It shares the weights of this network, and is in the same mode as the network."""
         return Embedder(self.backbone, self.neck).train(self.training)
 
     def embed(
         self, images: Float[Tensor, "rows 3 height width"], modality: str, feature: str = "after_bn"
     ) -> Float[Tensor, "rows wide"]:
-        """Inference: backbone and BN-neck alone, of images of one modality in any order; call `eval()` first.
+        """The features (rows, C) that inference compares, of images of one modality. They are not normalised.
 
-        `modality` is `vis` or `ir`: BDLF treats both alike. `feature` is `after_bn` (Z of Eq. 1) or `before_bn`, what
-        the BN-neck is given. The features are not normalised.
+        Only the backbone and the BN-neck are evaluated. `modality` is `vis` or `ir`; BDLF treats both alike. `feature`
+        is `after_bn`, which is Z of Eq. 1, or `before_bn`, the input of the BN-neck. The caller calls `eval()` before.
 
         Raises:
             InputError: an unknown `modality` or `feature`.
-            RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
+            RuntimeError: the network is in training mode, in which a feature depends on the batch and every call
+                changes the statistics of BatchNorm.
         """
         check_choice("modality", modality, MODALITIES)
         check_choice("feature", feature, EMBEDDED)
@@ -163,8 +165,12 @@ class BDLF(nn.Module):
         return embedded
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All that is learnt, for the optimiser's groups: `backbone` (the ResNet), `projection` (P and the fusion's
-        matrices; may be empty), `heads` (all others: BN-neck, detail branch, classifiers)."""
+        """The learnable parameters, by the groups of the optimiser.
+
+        - "backbone": those of the ResNet.
+        - "projection": P and the matrices of the fusion. There may be none.
+        - "heads": all others, which are those of the BN-neck, the detail branch and the classifiers.
+        """
         groups: dict[str, list[nn.Parameter]] = {"backbone": [], "heads": [], "projection": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -175,5 +181,5 @@ class BDLF(nn.Module):
 
     def _classifier_of(self, name: str) -> nn.Module:
         head = self.classifier if name in SHARED else self.classifier_detail
-        assert head is not None  # built for the names in `logits`
+        assert head is not None  # `__init__` builds the classifiers of all names in `logits`
         return head

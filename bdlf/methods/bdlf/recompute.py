@@ -1,4 +1,7 @@
-"""The chain of invertible blocks with its activations computed again, not kept (Eq. 3; RevNet, Gomez et al. 2017)."""
+"""The chain of invertible blocks, which computes its activations again instead of keeping them.
+
+The chain is Eq. 3; the idea is RevNet's (Gomez et al. 2017).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ from torch.autograd.function import once_differentiable
 def recomputed(
     maps: Float[Tensor, "rows narrow h w"], couplings: nn.ModuleList, norms: nn.ModuleList
 ) -> Float[Tensor, "rows narrow h w"]:
-    """The plain chain's output, bit for bit, and its gradients up to rounding, from less memory.
+    """The output of the plain chain, bit for bit, and its gradients up to rounding, with less memory.
 
-    Of each block only the coupling's output is kept. Going back, its input is recovered from that, by evaluations of
-    F1, F2 and F3 that then serve their gradients: once forward, once back, the activations of one at a time.
+    The forward pass keeps only the output of each coupling. The backward pass recovers the input of the coupling from
+    that output. For this it evaluates F1, F2 and F3 once more, and the same evaluations give their gradients. The
+    activations of only one of them are in memory at a time.
 
-    LayerNorm could be inverted as well, from mean and std, and nothing need be kept. But that divides rounding errors
-    by LayerNorm's weights, block after block: with weights from N(0, 0.3), gradients of six blocks were wrong by 1e18.
+    LayerNorm could be inverted too, from its mean and standard deviation, and nothing would have to be kept. But the
+    inversion divides rounding errors by LayerNorm's weights, in every block. With weights drawn from N(0, 0.3), the
+    gradients of six blocks were wrong by a factor of 1e18.
     """
     blocks = list(zip(couplings, norms, strict=True))
     return _Chain.apply(maps, blocks, *_parameters(blocks))  # type: ignore[no-any-return]
@@ -32,13 +37,17 @@ def _parameters(blocks: Sequence[tuple[nn.Module, nn.Module]]) -> list[nn.Parame
 
 
 class _Chain(torch.autograd.Function):
-    """Of maps, blocks as (`InvertibleBlock`, its LayerNorm), and the parameters of them all, for their gradients."""
+    """Takes maps, the blocks as pairs of an `InvertibleBlock` and its LayerNorm, and the parameters of all blocks.
+
+    The parameters are arguments so that autograd asks for their gradients.
+    """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, blocks: list[tuple[Any, Any]], *parameters: Tensor) -> Tensor:
         device = maps.device.type
         ctx.blocks = blocks
-        ctx.autocast = partial(  # without its cache, where weights cast here, without a graph, would reach the backward
+        # Autocast's cache is off: it would give `backward` the weights that are cast here, which have no graph.
+        ctx.autocast = partial(
             torch.autocast,
             device,
             dtype=torch.get_autocast_dtype(device),
@@ -50,7 +59,7 @@ class _Chain(torch.autograd.Function):
             for coupling, norm in blocks:
                 kept.append(coupling(maps))
                 maps = over_channels(norm, kept[-1])
-        ctx.save_for_backward(*kept, *parameters)  # parameters: to notice that one has changed since
+        ctx.save_for_backward(*kept, *parameters)  # the parameters, so that autograd notices a change of one of them
         return maps
 
     @staticmethod
@@ -72,7 +81,10 @@ def over_channels(norm: nn.Module, maps: Float[Tensor, "rows narrow h w"]) -> Fl
 
 
 def _through_coupling(coupled: Tensor, gradient: Tensor, coupling: Any, found: dict[nn.Parameter, Tensor]) -> Tensor:
-    """The gradient of a coupling's input, from its output and the gradient of that."""
+    """The gradient of a coupling's input, from the coupling's output `coupled` and the `gradient` of that output.
+
+    The gradients of the coupling's parameters are added to `found`.
+    """
     moved, b = coupled.chunk(2, dim=1)  # a', b'
     gradient_a, gradient_b = gradient.chunk(2, dim=1)
 
@@ -81,16 +93,19 @@ def _through_coupling(coupled: Tensor, gradient: Tensor, coupling: Any, found: d
     moved = moved - shift  # a exp(s)
     s, back = _evaluate(coupling.log_scale, coupling.f3, b, found)
     gradient_b = gradient_b + back(gradient_a * moved)
-    scale = s.exp()  # divided by, as exp(-s) has a rounding of its own
+    scale = s.exp()  # `moved` is divided by it, because multiplying with exp(-s) would round once more
 
-    _, back = _evaluate(coupling.f1, coupling.f1, moved / scale, found)  # of a; b itself is not needed
+    _, back = _evaluate(coupling.f1, coupling.f1, moved / scale, found)  # moved / scale is a; b is not needed
     return torch.cat([gradient_a * scale + back(gradient_b), gradient_b], dim=1)
 
 
 def _evaluate(
     function: Callable[[Tensor], Tensor], module: nn.Module, maps: Tensor, found: dict[nn.Parameter, Tensor]
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """`function(maps)`, and what takes its gradient to that of `maps`, leaving those of `module` in `found`."""
+    """`function(maps)`, and a function that turns the gradient of this value into the gradient of `maps`.
+
+    That function also adds the gradients of the parameters of `module` to `found`.
+    """
     learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
     maps = maps.detach().requires_grad_()
     with torch.enable_grad():

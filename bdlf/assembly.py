@@ -1,0 +1,142 @@
+"""Builds single parts of a run, each from the configuration alone, and refuses options with which no run can be built.
+
+`bdlf.experiment` puts the parts together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from bdlf.active import active_weights, flat
+from bdlf.config import Config, Dataset, terms_in
+from bdlf.config.checks import check_values
+from bdlf.data import listing
+from bdlf.data.images import Images, check_cache, choose_cache
+from bdlf.data.sampler import IdentitySampler
+from bdlf.data.store import cache_folder, open_store
+from bdlf.data.synthetic.drawing import render
+from bdlf.datasets import dataset_named
+from bdlf.datasets.decoding import check_range
+from bdlf.datasets.problems import STRICT, Problems
+from bdlf.methods.bdlf import EMBEDDED
+from bdlf.networks.network import Network
+from bdlf.objective import Objective, try_once
+from bdlf.runs.selection import selection_rules
+from bdlf.system.device import accelerator
+from bdlf.system.errors import check_choice
+from bdlf.system.memory import require_memory
+from bdlf.training.nonfinite import POLICIES
+from bdlf.training.schedule import check_schedule
+
+
+def check_options(config: Config) -> None:
+    """Raise InputError, naming the key, for a value that would fail only later or would pass unnoticed."""
+    check_values(config)
+    check_choice("evaluation.feature", config.evaluation.feature, EMBEDDED)
+    check_choice("on_nonfinite", config.on_nonfinite, POLICIES)
+    check_cache(config.data.cache)
+    check_range(config.image.range)
+    accelerator(config.devices)
+    selection_rules(config.selection)
+    check_schedule(
+        epochs=config.schedule.epochs,
+        warmup_epochs=config.schedule.warmup_epochs,
+        milestones=config.schedule.milestones,
+        steps_per_epoch=config.schedule.steps_per_epoch,
+    )
+
+
+def read_listing(config: Dataset, *, splits: Sequence[str] | None = None, problems: Problems = STRICT) -> pd.DataFrame:
+    """The listing of the dataset; see `bdlf.data.listing`. None of `splits` stands for all splits."""
+    if not dataset_named(config.name).has_files:
+        drawn = {"seed": config.seed, **dataclasses.asdict(config.synthetic)}
+        return listing(config.name, None, split=config.split, synthetic=drawn, splits=splits, problems=problems)
+    follow = config.follow_links
+    return listing(config.name, config.root, split=config.split, splits=splits, follow_links=follow, problems=problems)
+
+
+def dataset_split(config: Dataset) -> int | None:
+    """The number of the split in result rows; None for a dataset without numbered splits."""
+    return dataset_named(config.name).split_number(config.split)
+
+
+def build_sampler(config: Config, images: pd.DataFrame) -> IdentitySampler:
+    """Draws batches of `images`, the rows of a listing that are trained on, with the seed of the run.
+
+    Raises InputError where `IdentitySampler` does, and for an epoch that is too long for the memory.
+    """
+    sampler = IdentitySampler(
+        images["pid"].to_numpy(),
+        images["modality"].to_numpy(),
+        identities=config.batch.identities,
+        images=config.batch.images,
+        seed=config.seed,
+        steps=config.schedule.steps_per_epoch,
+    )
+    drawn = 16 * sampler.steps_per_epoch * len(sampler.pids)  # bytes: a random number and a rank for each identity
+    require_memory(f"schedule.steps_per_epoch={config.schedule.steps_per_epoch}", "drawing an epoch", drawn)
+    return sampler
+
+
+def open_images(config: Config, table: pd.DataFrame, device: torch.device) -> Images:
+    """All images of the listing `table`, decoded once, or drawn if the dataset has no files.
+
+    See `bdlf.data.store` and `bdlf.data.images.Images`. Raises InputError if the images do not fit where `data.cache`
+    asks for them.
+    """
+    image, data = config.image, config.data
+    drawn = not dataset_named(config.dataset.name).has_files
+    choose_cache(data.cache, 3 * len(table) * image.height * image.width, device)  # refuses before decoding
+    store = open_store(
+        table,
+        None if drawn else config.dataset.root,
+        image.height,
+        image.width,
+        cache_dir=data.cache_dir or cache_folder(),
+        render=render if drawn else None,
+        value_range=image.range,
+        name=config.dataset.name,
+    )
+    return Images(store, device, data.cache)
+
+
+def build_objective(config: Config) -> Objective:
+    """The loss of a run: the terms that are on, with their weights and options.
+
+    Every term is evaluated once on random numbers. Raises InputError for an option that a term refuses.
+    """
+    weights = active_weights(flat(config))
+    terms = terms_in(config.loss)
+    options = {}
+    for name in weights:
+        options[name] = dataclasses.asdict(terms[name])
+        del options[name]["enabled"], options[name]["weight"]
+    objective = Objective(weights, options=options, ramp=config.loss.ramp)
+    try_once(objective)
+    return objective
+
+
+def build_optimizer(config: Config, network: Network) -> torch.optim.SGD:
+    """SGD whose learning rate differs between backbone, heads and projections.
+
+    Each parameter group keeps the ratio of its rate to `optimizer.lr` as `lr_scale`.
+    """
+    rates = config.optimizer
+    scales = {"backbone": rates.backbone_scale, "heads": 1.0, "projection": rates.projection_scale}
+    groups = [
+        {"params": parameters, "lr_scale": scales[name], "lr": rates.lr * scales[name]}
+        for name, parameters in network.parameter_groups().items()
+        if parameters
+    ]
+    return torch.optim.SGD(
+        groups,
+        lr=rates.lr,
+        momentum=rates.momentum,
+        nesterov=rates.nesterov,
+        weight_decay=rates.weight_decay,
+        fused=True,
+    )

@@ -1,0 +1,8 @@
+"""DEEN: multistage feature aggregation and the diverse embedding expansion (Zhang and Wang, CVPR 2023)."""
+
+from __future__ import annotations
+
+from bdlf.methods.deen.dee import DEE
+from bdlf.methods.deen.mfa import CNL, MFA, PNL
+
+__all__ = ["CNL", "DEE", "MFA", "PNL"]
