@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -45,7 +46,7 @@ TINY = (
     "threads=1",
 )
 """A run of a second or two on the synthetic set."""
-ONE_JOB = re.compile(r"(?!sweeps|hydra|from_run)[a-z][\w./]*=")
+ONE_JOB = re.compile(r"(?!sweeps|hydra)[a-z][\w./]*=")
 """Words that cannot set `hydra.mode`. Hydra composes the whole configuration once more to learn this mode, which takes
 as long as a command that refuses its input. Where every word matches, `command` leaves that composition out."""
 
@@ -169,6 +170,69 @@ def test_set():
     return ["dataset=synthetic", *(word for word in TINY if word.startswith("dataset."))]
 
 
+PRELOADED = [
+    *("torch", "torchvision.models", "lightning_fabric.wrappers", "scipy.special", "pandas", "PIL.Image"),
+    *("hydra.main", "hydra._internal.hydra", "rich.table", "tqdm"),
+]
+"""Importing these takes most of the time until a new process has imported `bdlf`."""
+CHILD = """
+import os, runpy, sys
+os.chdir(place)
+os.environ.clear()
+os.environ.update(environment)
+for number, file in enumerate(files, 1):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), number)
+sys.path[:0] = [place, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+sys.argv[:] = arguments[1:]
+if arguments[0] == "-m":
+    runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+else:
+    exec(arguments[1], {"__name__": "__main__"})
+"""
+
+
+class Python:
+    """A process of Python that begins with the modules `PRELOADED` imported: as `subprocess.Popen`, and sooner."""
+
+    def __init__(self, arguments: tuple[str, ...], place: Path, environment: Mapping[str, str], folder: Path) -> None:
+        self._files = [folder / name for name in ("out", "err")]
+        words = {"place": str(place), "environment": {**environment}, "arguments": arguments}
+        words["files"] = [str(file) for file in self._files]
+        self._process = multiprocessing.get_context("forkserver").Process(target=exec, args=(CHILD, words))
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        """Wait for the end of the process. Returns standard output and error."""
+        self._process.join(timeout)
+        assert self.poll() is not None, "the process has not ended"
+        out, err = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files)
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@pytest.fixture(scope="session")
+def start_python(tmp_path_factory) -> Callable[..., Python]:
+    """`start_python("-m" or "-c", *words, place=..., environment=...)`: a process of Python, started in `place`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+
+    def start(*arguments: str, place: Path, environment: Mapping[str, str]) -> Python:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OMP_NUM_THREADS", "1")  # of the process that all others are forked from
+            return Python(arguments, place, environment, tmp_path_factory.mktemp("python"))
+
+    return start
+
+
 @dataclass(frozen=True)
 class Followed:
     """A copy of the package and its configurations in which a section of a README was followed."""
@@ -178,17 +242,18 @@ class Followed:
     """Names of the section's files, and the language of their block."""
     commands: list[tuple[str, list[str]]]
     """The section's commands: `bdlf.<name>` and the words behind it."""
+    start: Callable[..., Python]
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Python, with this copy in place of the package."""
         variables = {**os.environ, "PYTHONPATH": str(self.home), **environment}
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=self.home, env=variables, capture_output=True, text=True
-        )
+        process = self.start(*arguments, place=self.home, environment=variables)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.poll(), out, err)
 
 
 @pytest.fixture(scope="session")
-def follow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Followed]:
+def follow(tmp_path_factory: pytest.TempPathFactory, start_python) -> Callable[[str, str], Followed]:
     """`follow(page, heading)`: follow that section of a README, block by block, in a copy of the package.
 
     A block belongs to the file that is named on the line before it. A block `diff` replaces single lines (`-`) of that
@@ -207,7 +272,7 @@ def follow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Fol
         shell = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
         found = re.findall(r"^python -m bdlf\.(\w+) (.*)$", shell, re.M)
         commands = [(name, words.split()) for name, words in found]
-        return Followed(home, [(name, language) for name, language, _ in blocks], commands)
+        return Followed(home, [(name, language) for name, language, _ in blocks], commands, start_python)
 
     return followed
 

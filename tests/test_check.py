@@ -1,4 +1,4 @@
-"""`python -m bdlf.check` as a user meets it; the kinds of damage are in tests/data/test_check_*.py."""
+"""`python -m bdlf.check` as a user meets it. The kinds of damage are in tests/datasets/test_check_*.py."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""From the configuration to the parts of a run, and from a run folder to its network."""
+"""A configuration gives the parts of a run, and a run folder gives the network of the run."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +93,21 @@ def test_preparing_seeds_nothing_and_configures_no_process(tiny, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, Path]:
+def python(start_python):
+    """`python(*arguments, place=...)`: what a process of Python prints."""
+
+    def run(*arguments: str, place: Path) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        process = start_python(*arguments, place=place, environment=environment)
+        out, err = process.communicate()
+        assert process.poll() == 0, err
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, python) -> tuple[Path, Path]:
     """A finished run on a small tree in RegDB's layout, and that tree."""
     place = tmp_path_factory.mktemp("opened")
     tree, out = place / "RegDB", place / "out"
@@ -106,12 +119,12 @@ def finished(tmp_path_factory) -> tuple[Path, Path]:
          "devices=cpu", "threads=1"],
     ]  # fmt: skip
     for words in commands:
-        subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True)
+        python("-m", *words, place=place)
     (folder,) = out.glob("regdb-synthetic/*/seed0")
     return folder, tree
 
 
-def test_a_run_is_opened_in_a_fresh_process_without_its_dataset(finished, tmp_path):
+def test_a_run_is_opened_in_a_fresh_process_without_its_dataset(finished, python, tmp_path):
     folder, tree = finished
     hidden = tree.rename(tree.with_name("hidden"))
     code = f"""
@@ -123,8 +136,7 @@ facts = run.config.seed, run.result["epochs"], len(run.metrics), type(run.networ
 print(features.shape, features.dtype, *facts)
 """
     try:
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-        assert done.stdout == "(3, 512) float32 0 2 2 BDLF\n", done.stderr
+        assert python("-c", code, place=tmp_path) == "(3, 512) float32 0 2 2 BDLF\n"
     finally:
         hidden.rename(tree)
 

@@ -1,4 +1,4 @@
-"""Two networks of one seed start alike wherever they are alike."""
+"""Two networks of one seed have the same initial weights in all parts that they share."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_another_seed_changes_every_random_value():
 
 
 def test_no_two_parts_start_from_the_same_random_numbers():
-    """Neither equal nor in proportion, as a matrix and one of another width or scale would be."""
+    """No two matrices are equal or proportional, as they would be if they shared their random numbers."""
     begun = {name: value.flatten()[:16] for name, value in initial(*DRAWN).items() if value.dim() > 1}
     assert len(begun) == 79
     for one, other in combinations(begun, 2):

@@ -1,4 +1,4 @@
-"""Files in each real layout, written by `synthesize`: trained on for an epoch, scored in every mode and direction."""
+"""Trees in each real layout, written by `synthesize`, are trained on for an epoch and scored in every setting."""
 
 from __future__ import annotations
 

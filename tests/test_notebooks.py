@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and what they ship is what they give."""
+"""The notebooks run from top to bottom, and the outputs that are stored in them are those that they give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which terms are on, what they are given, how they are weighted and ramped, and what is refused."""
+"""The terms of the loss: which are on, their arguments, weights and ramps, and what is refused."""
 
 from __future__ import annotations
 

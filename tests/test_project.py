@@ -109,13 +109,13 @@ def test_no_function_is_longer_than_60_lines():
     ],
 )
 def test_commands_start_without_torch(name):
-    """`--help` and a typo must answer at once."""
+    """`--help` and a misspelt option must be answered at once."""
     code = f"import bdlf.{name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_a_run_without_the_tracker_does_not_import_wandb(tmp_path):
-    """It takes half a second, and W&B's own threads and files are for its users alone."""
+    """The import takes half a second, and only users of W&B need its threads and files."""
     words = ["dataset.synthetic.train_identities=8", "dataset.synthetic.test_identities=4", "batch.identities=2"]
     words += ["schedule.epochs=1", "schedule.steps_per_epoch=1", "devices=cpu", "tracker=none"]
     words += [f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache"]
@@ -129,7 +129,7 @@ def test_a_run_without_the_tracker_does_not_import_wandb(tmp_path):
 
 
 def test_reports_are_made_without_torch():
-    """Its import takes longer than hundreds of run folders."""
+    """Importing torch takes longer than reading hundreds of run folders."""
     code = "import bdlf.reporting.figure, bdlf.reporting.render, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 

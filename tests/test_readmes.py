@@ -1,8 +1,9 @@
-"""Every README: its commands compose or run, its links lead somewhere, its tables name what the code has."""
+"""Every README: its commands compose or run, its links work, and its tables agree with the code."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
@@ -33,6 +34,9 @@ FOLLOWED = re.compile(r"^## Adding a (dataset|loss term|method)\n.*?(?=^## |\Z)"
 """Sections with steps that change the package; tests of their rooms follow them in a copy."""
 STANDING = {page: FOLLOWED.sub("", text) for page, text in PAGES.items()}
 """What holds for the package as it is."""
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def without_code(text: str) -> str:
@@ -97,19 +101,20 @@ PYTHON = [block for text in STANDING.values() for block in re.findall(r"```pytho
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if "outputs" not in block])
-def test_a_block_of_python_runs(block, tmp_path):
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_block_of_python_runs(start_python, block, tmp_path):
+    process = start_python("-c", block, place=tmp_path, environment=ENVIRONMENT)
+    _, err = process.communicate()
+    assert process.poll() == 0, err
 
 
-def test_blocks_of_python_that_read_run_folders_run(tiny_run, folder_of, tmp_path):
+def test_blocks_of_python_that_read_run_folders_run(start_python, finished_run, tmp_path):
     blocks = [block for block in PYTHON if "outputs" in block]
     assert len(blocks) >= 2
-    assert tiny_run()[0] == 0
-    folder_of().rename(tmp_path / "run")
+    finished_run().rename(tmp_path / "run")
     program = "\n".join(blocks).replace("outputs/synthetic/full-1a2b3c4d/seed0", "run").replace('"outputs"', '"run"')
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = start_python("-c", program, place=tmp_path, environment=ENVIRONMENT)
+    _, err = process.communicate()
+    assert process.poll() == 0, err
 
 
 def headings(text: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Runs that were cut off, and what lies in their folder when they go on."""
+"""Runs that were cut off go on from what lies in their folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMES = ["images_per_second", "seconds", "memory_gib"]
 
 
 def interrupt_at(monkeypatch, call: int) -> None:
-    """Ctrl-C in the `call`-th step from now."""
+    """Raise SIGINT, as Ctrl-C does, in the `call`-th training step from now."""
     original, seen = loop.Stepper.step, [0]
 
     def counted(self, *arguments):
@@ -33,7 +33,7 @@ def interrupt_at(monkeypatch, call: int) -> None:
 
 
 def require_same(one: Path, other: Path) -> None:
-    """Weights, averages, momenta and rows of two run folders, bit for bit."""
+    """Require that weights, averages, momenta and rows of two run folders are equal bit for bit."""
     rows = [pd.read_csv(folder / "metrics.csv").drop(columns=TIMES) for folder in (one, other)]
     pd.testing.assert_frame_equal(*rows, check_exact=True)
     states = [load_checkpoint(folder / "checkpoints" / "last.pt") for folder in (one, other)]

@@ -246,11 +246,11 @@ def test_weights_are_kept_as_long_as_a_checkpoint_needs_them(tmp_path):
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing that comes after is done."""
+    """Stands for SIGKILL: nothing that comes later is done."""
 
 
 class Weights:
-    """Weights that are one number, different after each epoch of each process."""
+    """Stands for the weights: one number, which differs after each epoch of each process."""
 
     stamp = 0
 
@@ -262,7 +262,7 @@ class Weights:
 
 
 class Simulation:
-    """A run whose epochs take no time, in one process after the other, each killed at some moment."""
+    """A run whose epochs take no time. Its processes follow one another, and each is killed at some moment."""
 
     def __init__(self, folder, random, keep, monkeypatch):
         self.folder, self.random, self.keep, self.stamps = RunFolder(folder), random, keep, 0
@@ -291,8 +291,10 @@ class Simulation:
                 raise Killed
 
     def score(self, split, epoch, rule):
-        """Rank-1 is drawn, from few values so that some are equal, and higher in some processes than in others, so that
-        the best epoch is often of an earlier process; mAP says whose score it is."""
+        """Draw Rank-1 from few values, so that some epochs are equal, and higher in some processes than in others.
+
+        So the best epoch often belongs to an earlier process. mAP says which weights the score belongs to.
+        """
         rank1 = self.random.integers(8) + self.higher
         mean = {"rank1": float(rank1), "mAP": float(self.weights.stamp), "mINP": 0.0}
         return [{**vars(WAY), "model": "raw", "mean": mean, "epoch": epoch, "selection": rule}], [None]

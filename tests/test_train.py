@@ -1,4 +1,4 @@
-"""A run from the outside: what it leaves, how it goes on, what it refuses."""
+"""`bdlf.train` as a user meets it: the files of a run, how a run goes on, and what is refused."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_two_labels_of_one_run_share_its_lock_and_its_folder(tiny_run, tmp_path,
 
 
 def test_a_folder_that_is_made_while_waiting_for_the_lock_is_found(tiny_run, tmp_path, monkeypatch, folder_of):
-    """The other process, under another label, ends between the look at the folder and the taking of the lock."""
+    """Another process finishes the run under another label while this one waits for the lock."""
     tiny_run("label=first")
     made = folder_of().parent
     aside = made.rename(tmp_path / "aside")

@@ -78,8 +78,8 @@ def _batch(
 ) -> None:
     taken = _taken(images, batch, random)
     generator = torch.Generator().manual_seed(int(random.integers(1 << 30)))
-    exchangeable = torch.arange(batch) < batch // 2
-    memory[0] = augmentation(taken, exchangeable, generator, out=memory[0])
+    recolour = (torch.arange(batch) < batch // 2).long()  # the first half exchanges channels
+    memory[0] = augmentation(taken, recolour, generator, out=memory[0])
 
 
 def evaluation_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:

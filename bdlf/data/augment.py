@@ -24,6 +24,17 @@ ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Range of height / width of an erased rectangle."""
 ERASE_TRIES = 100
+RECOLOURINGS = ("none", "exchange", "always", "adaptive", "mix")
+"""How a view may change colours.
+
+- `exchange`: one channel, drawn uniformly, is copied to all three, with the probability of the augmentation.
+- `always`: the same with probability 1 (CAJ's second visible view).
+- `adaptive`: each channel with probability 1/4; else, half of the time, the luma of the normalised image (CAJ's
+  infrared view).
+- `mix`: a random weighted mean of the channels, rounded down, before the crop (LUPI's intermediate domain).
+"""
+LUMA = (0.2989, 0.5870, 0.1140)
+"""Weights of red, green and blue in the luma."""
 """How many rectangles are drawn for an image, of which the first that fits is erased."""
 
 
@@ -74,6 +85,12 @@ class Draws:
     exchange: Bool[Tensor, " b"]
     channel: Int[Tensor, " b"]
     """The channel, 0, 1 or 2, that is copied to the two others. Not used where `exchange` is False."""
+    luma: Bool[Tensor, " b"]
+    """Whether all channels become the luma of the normalised and erased image."""
+    mixed: Bool[Tensor, " b"]
+    """Whether all channels become one weighted mean of them, before anything else happens."""
+    weights: Float[Tensor, "b 3"]
+    """The weights of that mean, which sum to 1. Not used where `mixed` is False."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Augmentation:
       and ERASED_ASPECT, and its position is uniform. Up to ERASE_TRIES rectangles are drawn, until one is less high and
       less wide than the image; if none is, nothing is erased.
     - `exchange`: the probability that one channel, drawn uniformly, is copied to all three. This happens only in images
-      of a view that may exchange channels (BDLF: the visible ones).
+      whose view is recoloured by `exchange` (BDLF: the visible ones); see RECOLOURINGS.
 
     A probability of 0 switches a step off. The same random numbers are drawn whatever is switched on, so switching one
     step off does not change the others. Raises `InputError` for a negative pad or a probability outside 0..1.
@@ -108,22 +125,22 @@ class Augmentation:
     def __call__(
         self,
         images: UInt8[Tensor, "b h w 3"],
-        exchangeable: Bool[Tensor, " b"],
+        recolour: Int[Tensor, " b"],
         generator: torch.Generator,
         *,
         out: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Augmented and normalised images, in the form that `normalize` returns.
 
-        Only images for which `exchangeable` is true may exchange channels. `exchangeable` and `generator` belong to the
+        `recolour` holds the place in RECOLOURINGS of each image's recolouring. `recolour` and `generator` belong to the
         CPU. `out` is that of `normalize`.
         """
         _, height, width, _ = images.shape
-        return self.apply(images, self.draw(height, width, exchangeable, generator), out=out)
+        return self.apply(images, self.draw(height, width, recolour, generator), out=out)
 
-    def draw(self, height: int, width: int, exchangeable: Bool[Tensor, " b"], generator: torch.Generator) -> Draws:
-        """The random choices for b images of `height` x `width` pixels; only `exchangeable` ones exchange channels."""
-        rows = len(exchangeable)
+    def draw(self, height: int, width: int, recolour: Int[Tensor, " b"], generator: torch.Generator) -> Draws:
+        """The random choices for b images of `height` x `width` pixels. `recolour` is that of a call."""
+        rows = len(recolour)
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator, dtype=torch.float64)
@@ -147,8 +164,16 @@ class Augmentation:
         h, w = heights.gather(1, first).squeeze(1), widths.gather(1, first).squeeze(1)
         box = torch.stack([below(height - h + 1), below(width - w + 1), h, w], dim=1)
 
-        exchange = (uniform(rows) < self.exchange) & exchangeable
-        return Draws(top, left, flip, erase & fits.any(dim=1), box, exchange, below(3))
+        def recoloured(name: str) -> Tensor:
+            return recolour == RECOLOURINGS.index(name)
+
+        exchange = (uniform(rows) < self.exchange) & recoloured("exchange")
+        channel = below(3)
+        chance, weights = uniform(rows), uniform(rows, 3)  # drawn last, so that they change none of the others
+        exchange |= recoloured("always") | (recoloured("adaptive") & (chance < 0.75))
+        luma = recoloured("adaptive") & (chance >= 0.75) & (chance < 0.875)
+        weights /= weights.sum(dim=1, keepdim=True)
+        return Draws(top, left, flip, erase & fits.any(dim=1), box, exchange, channel, luma, recoloured("mix"), weights)
 
     def apply(
         self, images: UInt8[Tensor, "b h w 3"], draws: Draws, *, out: Float[Tensor, "b 3 h w"] | None = None
@@ -159,6 +184,11 @@ class Augmentation:
         """
         device = images.device
         rows, height, width, channels = images.shape
+        mixed = draws.mixed.nonzero().squeeze(1)
+        if len(mixed):
+            on_device = _send(mixed, device)
+            means = (images.index_select(0, on_device) * _send(draws.weights[mixed], device)[:, None, None]).sum(dim=3)
+            images = images.index_copy(0, on_device, means.floor().to(torch.uint8)[..., None].expand(-1, -1, -1, 3))
 
         # Crop and flip in one copy: `source` holds the padded images, and behind them the mirror images of those that
         # are flipped. Every line of the result is a run of `width` pixels of `source`.
@@ -194,6 +224,8 @@ class Augmentation:
         for row in draws.erase.nonzero().squeeze(1).tolist():
             top, left, h, w = draws.erase_box[row].tolist()
             x[row, :, top : top + h, left : left + w] = fill[row]
+        for row in draws.luma.nonzero().squeeze(1).tolist():
+            x[row] = (x[row] * _send(torch.tensor(LUMA), device)[:, None, None]).sum(dim=0)
         return x
 
 

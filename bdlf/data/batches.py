@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bdlf.data.augment import Augmentation
+from bdlf.data.augment import RECOLOURINGS, Augmentation
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.datasets.description import MODALITIES
@@ -51,7 +51,7 @@ class Batches:
         self._rows, self._augmentation, self._seed = rows, augmentation, seed
         self._labels = torch.from_numpy(sampler.labels)
         n = sampler.batch_size // len(MODALITIES)
-        self._exchangeable = torch.tensor([view.recolour == "exchange" for view in views]).repeat_interleave(n)
+        self._recolour = torch.tensor([RECOLOURINGS.index(view.recolour) for view in views]).repeat_interleave(n)
         starts = torch.tensor([list(MODALITIES).index(view.modality) * n for view in views])
         self._order = (starts[:, None] + torch.arange(n)).flatten()
         """For each row of a batch, the position of its image among those that the sampler drew, visible ones first."""
@@ -87,7 +87,7 @@ class Batches:
         if not self._as_drawn:
             images, labels = images.index_select(0, self._order.to(images.device)), labels[self._order]
         random = generator(self._seed, epoch, step)
-        self._memory = self._augmentation(images, self._exchangeable, random, out=self._memory)
+        self._memory = self._augmentation(images, self._recolour, random, out=self._memory)
         return Batch(self._memory, labels.to(images.device, non_blocking=True))
 
 

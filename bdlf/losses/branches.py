@@ -84,8 +84,8 @@ def branch_orthogonality(
 ) -> Float[Tensor, ""]:
     """`ort` of DEEN: the inner products of each row in the first and in the second branch, summed and divided by 6n.
 
-    6n is the number of rows of all six blocks, the original ones included [lineage]. Features are not normalised. Features without negative entries, such as
-    pooled outputs of a ReLU, cost at least 0; for others the value has no lower bound.
+    6n is the number of rows of all six blocks, the original ones included [lineage]. Features are not normalised. If
+    they have no negative entry, as pooled outputs of a ReLU, the value is at least 0; otherwise it has no lower bound.
     """
     products = (visible_1 * visible_2).sum() + (infrared_1 * infrared_2).sum()
     return products / (6 * len(visible_1))

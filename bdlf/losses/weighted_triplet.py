@@ -32,7 +32,7 @@ def weighted_triplet(
             CPU, because the check would wait for a GPU. On a GPU the value is then NaN.
     """
     to_positives, to_negatives = weighted_distances(features, labels, form)
-    return _softplus(to_positives - to_negatives).mean()
+    return F.softplus(to_positives - to_negatives).mean()
 
 
 @full_precision
@@ -49,7 +49,7 @@ def squared_difference(
     to_positives, to_negatives = weighted_distances(features, labels, form)
     difference = to_positives - to_negatives
     squared = difference.square().clamp(max=cut)
-    return _softplus(torch.where(difference > 0, squared, -squared)).mean()
+    return F.softplus(torch.where(difference > 0, squared, -squared)).mean()
 
 
 @full_precision
@@ -92,8 +92,3 @@ def _released_weights(scores: Float[Tensor, "n n"], among: Bool[Tensor, "n n"]) 
     highest = scores.masked_fill(~among, 0).amax(dim=1, keepdim=True)
     powers = (scores - highest).masked_fill(~among, -torch.inf).exp()
     return powers / (powers.sum(dim=1, keepdim=True) + RELEASED_DENOMINATOR)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)). Unlike `F.softplus`, it does not switch to x at 20."""
-    return -F.logsigmoid(-x)

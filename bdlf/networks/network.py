@@ -23,7 +23,7 @@ class View:
     modality: str
     """The modality whose images the view shows: `vis` or `ir`."""
     recolour: str = "none"
-    """How the view changes colours: `none`, or `exchange` of channels with the probability `augment.exchange`."""
+    """How the view changes colours: one of `bdlf.data.augment.RECOLOURINGS`."""
 
 
 @runtime_checkable

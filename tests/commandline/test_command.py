@@ -1,4 +1,4 @@
-"""The command line: what every command understands, and which keys its messages name."""
+"""The command line: what every command accepts, and which keys its messages name."""
 
 from __future__ import annotations
 

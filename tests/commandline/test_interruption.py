@@ -1,4 +1,4 @@
-"""What a signal does, where it comes."""
+"""What a signal does, depending on when it comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line wins, in groups too: an option that was asked for sets every value that its file names."""
+"""The command line wins over other files: a group option that is asked for sets every value in its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's configuration started again: from_run=, and Hydra's flags that only look like it."""
+"""A run's configuration is started again with from_run=, and Hydra's flags that look alike are refused."""
 
 from __future__ import annotations
 

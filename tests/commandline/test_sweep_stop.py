@@ -1,4 +1,4 @@
-"""A signal to the command that runs a sweep in other processes: what its jobs are told, and when it ends."""
+"""A signal to the command that runs a sweep in other processes: what the jobs are told, and when the command ends."""
 
 from __future__ import annotations
 

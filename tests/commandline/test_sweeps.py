@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them: real processes, broken, killed, called again."""
+"""Sweeps as a user runs them, in real processes that fail, are killed and are called again."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ from bdlf.commandline.sweep_records import JobRecord, keep
 ROWS = ["baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full"]
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+
+
 @pytest.fixture
-def sweep(tiny, tmp_path):
+def words(tiny, tmp_path):
+    """The words of every command, which puts all that it writes below `tmp_path`."""
+    return [*tiny, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache"]
+
+
+@pytest.fixture
+def sweep(start_python, words, tmp_path):
     """`sweep(*overrides, **environment)`: the process of a sweep of tiny runs, started in `tmp_path`."""
     started = []
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
-    def start(*overrides: str, **more: str) -> subprocess.Popen[str]:
-        words = [*tiny, f"output={tmp_path}/out", f"data.cache_dir={tmp_path}/cache", *overrides]
-        command = [sys.executable, "-m", "bdlf.train", *words]
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    def start(*overrides: str, **more: str):
+        command = ["-m", "bdlf.train", *words, *overrides]
+        process = start_python(*command, place=tmp_path, environment=ENVIRONMENT | more)
         started.append(process)
         return process
 
@@ -42,9 +47,9 @@ def sweep(tiny, tmp_path):
         process.kill()
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    return process.poll(), out, err
 
 
 def rows_of(tmp_path: Path, name: str) -> list[dict[str, str]]:
@@ -58,7 +63,7 @@ def records_of(tmp_path: Path, name: str, job: int) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
-def wait_until(is_so: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_until(is_so: Callable[[], object], process) -> None:
     while not is_so():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -69,7 +74,8 @@ def results(tmp_path: Path) -> list[Path]:
 
 
 def test_table2_killed_after_three_runs_only_the_others(sweep, tmp_path):
-    process = sweep("sweeps=table2", "seed=0")
+    table2 = ["sweeps=table2", "seed=0", "schedule.epochs=1", "schedule.steps_per_epoch=1"]
+    process = sweep(*table2)
     while len(results(tmp_path)) < 3 and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -80,7 +86,7 @@ def test_table2_killed_after_three_runs_only_the_others(sweep, tmp_path):
     assert results(tmp_path) == before, "a job has outlived its sweep"
     written = {path: path.stat().st_mtime_ns for path in before}
 
-    code, out, err = finish(sweep("sweeps=table2", "seed=0"))
+    code, out, err = finish(sweep(*table2))
     assert code == 0 and f"{7 - len(before)} finished, {len(before)} skipped" in out, err
     assert len(results(tmp_path)) == 7 and all(path.stat().st_mtime_ns == time for path, time in written.items())
     rows = rows_of(tmp_path, "table2")
@@ -256,7 +262,7 @@ def test_dry_run_of_a_sweep_names_every_job_and_the_time_and_leaves_no_run(sweep
 
 
 def test_a_sweep_that_is_asked_to_stop_saves_its_job_which_nobody_else_may_write(sweep, tiny_run, tmp_path):
-    arguments = ["variant=dfe", "schedule.epochs=30"]
+    arguments = ["variant=dfe", "schedule.epochs=15"]
     process = sweep("-m", "seed=0,1", *arguments)
     while not list(tmp_path.glob("out/synthetic/*/seed0/metrics.csv")) and process.poll() is None:
         time.sleep(0.02)
@@ -272,10 +278,12 @@ def test_a_sweep_that_is_asked_to_stop_saves_its_job_which_nobody_else_may_write
     assert code == 0 and "going on at epoch" in out and len(results(tmp_path)) == 1
 
 
-def test_no_secret_of_the_environment_is_written(sweep, tmp_path):
+def test_no_secret_of_the_environment_is_written(words, tmp_path):
     secrets = {"WANDB_API_KEY": "5ec2e7" + "0a" * 17, "HTTPS_PROXY": "http://user:pa55w0rd@proxy.invalid:3128"}
-    process = sweep("tracker=wandb", "dfe.stage=2", WANDB_MODE="offline", UNRELATED="5ec2e7", **secrets)
-    code, out, err = finish(process)
-    assert code == 0 and list(tmp_path.glob("out/**/*.wandb")), err
-    written = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} | {"out": out.encode()}
+    environment = ENVIRONMENT | secrets | {"WANDB_MODE": "offline", "UNRELATED": "5ec2e7"}
+    command = [sys.executable, "-m", "bdlf.train", *words, "tracker=wandb", "schedule.epochs=1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and list(tmp_path.glob("out/**/*.wandb")), done.stderr
+    written = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written["out"] = (done.stdout + done.stderr).encode()
     assert not [path for path, text in written.items() if b"5ec2e7" in text or b"pa55w0rd" in text]

@@ -1,4 +1,4 @@
-"""Words of the command line: what is typed for a text stays, and what would change nothing is refused."""
+"""Words of the command line: a text stays as it was typed, and a word that would change nothing is refused."""
 
 from __future__ import annotations
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from scipy.stats import binomtest, chisquare, ks_2samp
 
-from bdlf.data.augment import FILL, MEAN, STD, Augmentation, Draws, normalize
+from bdlf.data.augment import FILL, MEAN, RECOLOURINGS, STD, Augmentation, Draws, normalize
 from bdlf.system.errors import InputError
 
 SIZES = [(64, 32), (384, 144)]
 
 
 def leading(count: int, of: int) -> torch.Tensor:
-    """The first `count` of so many rows."""
-    return torch.arange(of) < count
+    """The first `count` of so many rows exchange channels, the others keep their colours."""
+    return (torch.arange(of) < count).long()
 
 
 def generator(seed=0):
@@ -32,6 +32,8 @@ def one_by_one(images, draws, pad):
     """What the draws mean, an image and a step at a time."""
     results = []
     for k, image in enumerate(images.numpy()):
+        if draws.mixed[k]:
+            image = np.repeat(np.floor(image @ draws.weights[k].numpy())[:, :, None], 3, axis=2)
         height, width, _ = image.shape
         padded = np.zeros((height + 2 * pad, width + 2 * pad, 3))
         padded[pad : pad + height, pad : pad + width] = image
@@ -45,6 +47,8 @@ def one_by_one(images, draws, pad):
             x[top : top + h, left : left + w] = FILL
         if draws.exchange[k]:
             x = np.repeat(x[:, :, draws.channel[k], None], 3, axis=2)
+        if draws.luma[k]:
+            x = np.repeat((x @ [0.2989, 0.5870, 0.1140])[:, :, None], 3, axis=2)
         results.append(x.transpose(2, 0, 1))
     return torch.tensor(np.stack(results))
 
@@ -69,16 +73,19 @@ def test_a_batch_is_what_each_image_alone_would_be(height, width, pad):
 
 
 def test_every_combination_of_steps_in_their_order():
-    images, pad = batch(16, 20, 12), 3
-    bits = torch.arange(16)
+    images, pad = batch(64, 20, 12), 3
+    bits = torch.arange(64)
     draws = Draws(
-        top=torch.full((16,), 6),
-        left=torch.full((16,), 1),
+        top=torch.full((64,), 6),
+        left=torch.full((64,), 1),
         flip=bits & 1 > 0,
         erase=bits & 2 > 0,
-        erase_box=torch.tensor([[1, 2, 10, 5]]).repeat(16, 1),
+        erase_box=torch.tensor([[1, 2, 10, 5]]).repeat(64, 1),
         exchange=bits & 4 > 0,
         channel=bits % 3,
+        luma=bits & 16 > 0,
+        mixed=bits & 32 > 0,
+        weights=torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64).repeat(64, 1),
     )
     draws = replace(draws, top=torch.where(bits & 8 > 0, 0, 6))
     result = Augmentation(pad=pad).apply(images, draws)
@@ -213,3 +220,39 @@ def test_impossible_settings_are_refused():
     for name in ("flip", "erase", "exchange"):
         with pytest.raises(InputError, match=f"{name}=1.5: give a probability"):
             Augmentation(**{name: 1.5})
+
+
+def test_every_recolouring_is_what_each_image_alone_would_be():
+    images, codes = batch(200, 12, 10), torch.arange(200) % len(RECOLOURINGS)
+    augmentation = Augmentation(pad=3)
+    draws = augmentation.draw(12, 10, codes, generator(3))
+    assert all(0 < getattr(draws, name).sum() < 200 for name in ("exchange", "luma", "mixed"))
+    assert (draws.luma & draws.erase).any() and (draws.mixed & draws.erase).any()
+    expected = one_by_one(images, draws, 3)
+    torch.testing.assert_close(augmentation.apply(images, draws).double(), expected, rtol=0, atol=2e-6)
+
+
+def test_recolourings_are_drawn_at_their_rates_and_in_their_own_images_alone():
+    names = {name: torch.full((20000,), code) for code, name in enumerate(RECOLOURINGS)}
+    drawn = {name: Augmentation(exchange=0.3).draw(64, 32, codes, generator(5)) for name, codes in names.items()}
+    rates = {name: [float(getattr(one, kind).double().mean()) for kind in ("exchange", "luma", "mixed")]
+             for name, one in drawn.items()}  # fmt: skip
+    assert rates["none"] == [0, 0, 0] and rates["always"] == [1, 0, 0] and rates["mix"] == [0, 0, 1]
+    assert rates["exchange"][1:] == [0, 0] and abs(rates["exchange"][0] - 0.3) < 0.015
+    assert abs(rates["adaptive"][0] - 0.75) < 0.015 and abs(rates["adaptive"][1] - 0.125) < 0.012
+    assert rates["adaptive"][2] == 0 and not (drawn["adaptive"].exchange & drawn["adaptive"].luma).any()
+    assert chisquare(torch.bincount(drawn["always"].channel)).pvalue > 1e-4
+    weights = drawn["mix"].weights
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(20000, dtype=torch.float64))
+    u = torch.rand(20000, 3, generator=generator(8), dtype=torch.float64)
+    assert ks_2samp(weights[:, 1], (u / u.sum(dim=1, keepdim=True))[:, 0]).pvalue > 1e-4
+    for name, one in drawn.items():  # whatever the recolouring, all other draws are the same
+        assert torch.equal(one.erase_box, drawn["none"].erase_box) and torch.equal(one.left, drawn["none"].left), name
+
+
+def test_a_mixed_grey_image_stays_what_it_is_up_to_the_floor():
+    grey = batch(30, 8, 6)[..., :1].expand(-1, -1, -1, 3).contiguous()
+    augmentation = Augmentation(crop=False, flip=0.0, erase=0.0)
+    result = augmentation(grey, torch.full((30,), RECOLOURINGS.index("mix")), generator())
+    step = (normalize(grey) - result) * torch.tensor(STD)[:, None, None] * 255
+    assert step.min() > -1e-3 and step.max() < 1 + 1e-3

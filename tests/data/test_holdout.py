@@ -1,4 +1,4 @@
-"""Which identities choose an epoch."""
+"""The identities that are held out of training to choose an epoch."""
 
 from __future__ import annotations
 

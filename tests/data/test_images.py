@@ -1,4 +1,4 @@
-"""Where the pixels lie, that it changes none of them, and how the next batch is prepared."""
+"""Where the pixels are kept, which changes none of them, and how the next batch is prepared."""
 
 from __future__ import annotations
 

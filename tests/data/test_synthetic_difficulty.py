@@ -1,4 +1,4 @@
-"""The set is a benchmark: what identifies a person is the shared factors, and nothing simpler."""
+"""The synthetic set is a benchmark: only the shared factors identify a person, and nothing simpler does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""extract: each image through the network once, and the same features as one image at a time."""
+"""`extract` embeds each image once, and gives the features that one image at a time would have."""
 
 from __future__ import annotations
 

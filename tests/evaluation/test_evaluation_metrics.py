@@ -1,4 +1,4 @@
-"""retrieval_metrics against a full sort and a walk along it, and against numbers worked out by hand."""
+"""`retrieval_metrics` against a full sort that is searched rank by rank, and against numbers worked out by hand."""
 
 from __future__ import annotations
 

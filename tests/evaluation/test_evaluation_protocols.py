@@ -1,4 +1,4 @@
-"""Settings on small listings: galleries against a walk through real folders, as the field's code does it."""
+"""Settings on small listings. The galleries are compared with those that the field's code draws from real folders."""
 
 from __future__ import annotations
 

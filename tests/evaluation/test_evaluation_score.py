@@ -1,4 +1,4 @@
-"""score: one product for all trials equals a product for each."""
+"""`score` computes one product for all trials, which gives the same as a product for each trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in which something goes wrong, and what they are compared with."""
+"""Runs in which something goes wrong, and the comparison of two runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEASURED = {"train_seconds", "images_per_second", "peak_memory_gib"}
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: what `driver.py` tells."""
+    """How a run ended, as `driver.py` reports it."""
 
     code: int
     seconds: float
@@ -51,7 +51,7 @@ class Driver:
         assert self._replies.readline() == "ready\n"
 
     def __call__(self, folder: Path, *overrides: str, **fault: Any) -> Ended:
-        """A tiny run, output and cache below `folder`; `fault` is of `driver.py`."""
+        """Train a tiny run whose output and cache lie below `folder`, with a `fault` as in `driver.py`."""
         request = {"overrides": overrides, "folder": str(folder), "fault": fault}
         print(json.dumps(request), file=self._requests, flush=True)
         return Ended(**json.loads(self._replies.readline()))
@@ -62,7 +62,7 @@ class Driver:
         self._process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def driver() -> Iterator[Driver]:
     """`driver(folder, *overrides, **fault)`: a tiny run in which something goes wrong."""
     started = Driver()
@@ -72,13 +72,13 @@ def driver() -> Iterator[Driver]:
 
 @pytest.fixture(scope="module")
 def run_folder():
-    """`run_folder(folder)`: of the only run below `folder`."""
+    """`run_folder(folder)`: the folder of the only run below `folder`."""
     return _run_folder
 
 
 @pytest.fixture(scope="module")
 def require_same():
-    """`require_same(one, other)`: all that two runs left below these folders, bit for bit but for times."""
+    """`require_same(one, other)`: the files of two runs below these folders are equal bit for bit, except for times."""
     return _require_same
 
 

@@ -1,4 +1,4 @@
-"""What a process writes below a folder, call by call: it can be killed at any of them, or the disk be full."""
+"""Counts the calls with which a process writes below a folder. At each, it can be killed or the disk can be full."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Disk:
         self._failing = "errno" in fault and not {"op", "room"} & set(fault)
 
     def install(self) -> None:
-        """For the rest of this process."""
+        """Replace the functions that write, for the rest of this process."""
         for name, call in NAMED.items():
             setattr(os, name, self._named(name, call))
         os.fsync, os.pwrite = self._flush, self._write_at
         builtins.open = io.open = self._opened
 
     def meet(self, call: str, path: Any, act: Callable[[], Any], half: Callable[[], Any] = lambda: None) -> Any:
-        """Count a call, do it, and whatever the fault wants."""
+        """Count a call and do it, with what the fault does to it."""
         path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         if not path.startswith(self.root + os.sep):
             return act()
@@ -60,7 +60,7 @@ class Disk:
         return act()
 
     def room(self) -> int | None:
-        """Bytes that are free; None: as many as one likes."""
+        """The number of free bytes; None: there is no limit."""
         if "room" not in self.fault:
             return None
         files = [file.stat().st_size for file in Path(self.root).rglob("*") if file.is_file()]
@@ -105,7 +105,7 @@ class Disk:
 
 
 class _Raw(io.FileIO):
-    """An open file whose writes are met one by one."""
+    """An open file whose writes are counted one by one."""
 
     def __init__(self, disk: Disk, path: str, mode: str) -> None:
         super().__init__(path, mode)

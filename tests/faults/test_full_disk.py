@@ -27,7 +27,7 @@ def reference(driver, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def room(reference, run_folder) -> int:
-    """For two and a half checkpoints."""
+    """The room on a disk for two and a half checkpoints."""
     return int(2.5 * (run_folder(reference) / "checkpoints" / "last.pt").stat().st_size)
 
 

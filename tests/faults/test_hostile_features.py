@@ -1,4 +1,4 @@
-"""Feature files made to exhaust or to take over the machine that scores them: refused by name, soon, in little room."""
+"""Files of features made to exhaust or take over the machine that scores them are refused soon, with little memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INTACT = {
 
 
 def npy(shape: tuple[int, ...], dtype: object, content: bytes = b"") -> bytes:
-    """A .npy file with a header that need not be true."""
+    """A .npy file whose header may say something else than its content."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
     return stream.getvalue() + content

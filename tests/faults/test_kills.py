@@ -27,7 +27,7 @@ STRIDE = 11
 
 @pytest.fixture(scope="module")
 def references(driver, tmp_path_factory):
-    """Of each kind: the folder of a run that nothing disturbed, and how it ended."""
+    """For each kind of run, the folder of a run that nothing disturbed, and how that run ended."""
     found = {}
     for kind, overrides in KINDS.items():
         folder = tmp_path_factory.mktemp("reference")
@@ -83,7 +83,7 @@ def kill(driver, references, tmp_path, caplog, run_folder, require_same):
 
 
 def goes_on(steps: int) -> str:
-    """What a run says that goes on after so many."""
+    """What a run prints that goes on after so many steps."""
     return f"going on at epoch {steps // 2 + 1} of 2, step {steps % 2 + 1} of 2" if steps < 4 else "all 2 epochs are"
 
 

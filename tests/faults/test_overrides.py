@@ -112,7 +112,7 @@ MANGLED = [
 
 
 def some_overrides(number: int) -> list[str]:
-    """The overrides of a case: mostly one to four, sane ones among them, so that many cases succeed."""
+    """The overrides of a case: mostly one to four, some of which are sane, so that many cases succeed."""
     choose = random.Random(f"{SEED} {number}")
 
     def word() -> str:
@@ -267,7 +267,7 @@ def test_commands(tiny, workplace):
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def clock() -> float:
-        """Of processors: on a machine that others use, to start Python alone takes seconds."""
+        """The processor time of all children. Wall time is longer where others use the machine."""
         return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
     chosen = [number for number in range(10**6, 10**6 + 200) if "\0" not in "".join(some_overrides(number))][:REAL]

@@ -64,7 +64,7 @@ def _lists(root: Path) -> list[Path]:
 
 
 def put(file: Path, content: bytes) -> None:
-    """Never through the hard link to the intact tree."""
+    """Write a file anew, because its hard link would change the intact tree too."""
     file.unlink()
     file.write_bytes(content)
 
@@ -223,7 +223,7 @@ def composed(command: str, layout: str, place: Path) -> DictConfig:
 
 
 def trained_images_can_be_read(layout: str, root: Path) -> bool:
-    """By the shortest way, which is not the package's."""
+    """Whether all images that training reads can be opened. The code of the package is not used."""
     if layout == "sysu":
         pids = [
             int(pid)

@@ -78,7 +78,7 @@ def test_the_order_of_an_identitys_rows_does_not_matter() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.3, 2.0])
 def test_middle_triplet_is_the_mean_of_four_triplets(margin: float) -> None:
     twice = LABELS.repeat(2)
-    pairs = [(VIS, MIDDLE), (VIS, OTHER), (IR, MIDDLE), (IR, OTHER)]  # blocks: VIS, VM = IR, IR = MIDDLE, IM = OTHER
+    pairs = [(VIS, MIDDLE), (VIS, OTHER), (IR, MIDDLE), (IR, OTHER)]  # the blocks in order: V, VM, I, IM
     both = [torch.cat(pair) for pair in pairs]
     value = middle_triplet(VIS, IR, MIDDLE, OTHER, LABELS, margin=margin).item()
     slow = [sum(slow_hinges(rows, rows, rows, twice, margin)) / 14 for rows in both]

@@ -25,7 +25,7 @@ SHARED = random(3, 6, seed=11)
 ZV, ZI, PV, PI = (
     (SHARED + random(3, 6, seed=k)) * torch.tensor([[0.5], [2.0], [9.0]]).roll(k, 0) + k for k in range(4)
 )
-PI = -PI  # anti-correlated with its detail feature: what `clamp` is about
+PI = -PI  # anti-correlated with its detail feature, so `clamp` makes a difference
 
 
 def slow_dcorr(gamma: float, clamp: bool) -> float:

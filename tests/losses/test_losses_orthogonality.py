@@ -39,7 +39,7 @@ def test_an_orthogonal_projector_costs_nothing_and_an_oblique_or_symmetric_one_d
 
 
 def test_equal_entries() -> None:
-    """P = 1: PP = C P, so (C - 1)^2 C^2 / C."""
+    """All entries of P are 1, so PP = C P and the term is (C - 1)^2 C^2 / C."""
     assert orthogonality(torch.ones(7, 7)).item() == pytest.approx(36 * 7)
 
 

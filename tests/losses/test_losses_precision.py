@@ -1,4 +1,4 @@
-"""Half inputs, autocast and float64, for every loss at once."""
+"""Inputs of half precision, autocast and float64, for every loss."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def slow_skd(base: float, detail: float, form: str, delta: float, gamma: float) 
 def at(
     base: float, detail: float, form: str = "stable", dtype: torch.dtype = torch.float64, **options: float
 ) -> tuple[float, ...]:
-    """Value and both slopes."""
+    """The value of the term, and its derivatives by the two correlations."""
     inputs = [torch.tensor(value, dtype=dtype, requires_grad=True) for value in (base, detail)]
     loss = specific_shared_from_correlations(*inputs, form=form, **options)
     return loss.item(), *(slope.item() for slope in grad(loss, inputs))
@@ -77,7 +77,7 @@ def test_a_negative_base_correlation_is_still_pulled_up() -> None:
 
 
 def test_stable_is_near_the_printed_formula_where_that_is_defined() -> None:
-    """Printed without its gamma, which only keeps the denominator from zero; within 0.5 % up to 0.5."""
+    """The paper prints no gamma here, which only keeps the denominator from 0. Up to 0.5, both agree within 0.5 %."""
     for base in (0.2, 0.5, 0.9):
         for detail in (0.011, 0.1, 0.3, 0.5):
             assert at(base, detail)[0] == pytest.approx(slow_skd(base, detail, "literal", 0, 0), rel=0.005)

@@ -160,6 +160,13 @@ def test_one_identity_is_refused(loss, form: str) -> None:
         loss(random(8, 4), torch.full((8,), 5), form=form)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_one_identity_is_not_a_number_where_the_identities_are_not_checked(form: str, monkeypatch) -> None:
+    """So that a run on a GPU stops. The released weights would make b 0."""
+    monkeypatch.setattr("bdlf.losses.weighted_triplet.refuse_one_identity", lambda *_: None)
+    assert weighted_triplet(random(8, 4), torch.full((8,), 5), form=form).isnan()
+
+
 def test_unknown_forms_are_refused() -> None:
     with pytest.raises(InputError, match=r"unknown form 'hard' of the weighted triplet; use 'softmax' or 'released'"):
         weighted_triplet(random(8, 4), LABELS, form="hard")

@@ -1,4 +1,4 @@
-"""The assembly: what is built, what comes out, what learns at which rate."""
+"""The network of BDLF: which parts are built, what they return, and which of them learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The detail branch against slow, literal code."""
+"""The detail branch against slow code that follows the equations literally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks whose activations are computed again against the plain chain."""
+"""The chain that computes its activations again, compared with the plain chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floating-point operations, against numbers worked out by hand."""
+"""Numbers of floating-point operations, against numbers worked out by hand."""
 
 from __future__ import annotations
 

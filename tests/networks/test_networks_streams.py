@@ -1,4 +1,4 @@
-"""Random numbers by name."""
+"""Streams of random numbers depend on their seed and name alone, and leave other generators as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights come from where the user said, whole, or the run does not start."""
+"""Weights come complete from the place that the user named, or the run does not start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from run folders, and what becomes of those that cannot be."""
+"""What is read from run folders, and what becomes of folders that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table could have seen: the components pooled over its differences, and the seeds a difference needs."""
+"""The power of a table: variance components pooled over its differences, and the seeds that a difference needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs belong to which cell, what is missing, and what stands beside it."""
+"""Which runs belong to which cell of a table, which runs are missing, and what stands beside a cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring again: runs, and features."""
+"""`bdlf.evaluate` scores runs again, and features from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `bdlf.evaluate` refuses, and what of it does no harm."""
+"""Inputs that `bdlf.evaluate` refuses, and unusual inputs that do no harm."""
 
 from __future__ import annotations
 

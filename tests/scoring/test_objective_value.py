@@ -1,4 +1,4 @@
-"""The figure that a run returns to a sweeper."""
+"""The figure of a run that a sweeper optimises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is asked for other scorings than those it was started with: nothing is trained for them."""
+"""A finished run is scored in another way than before, and nothing is trained for this."""
 
 from __future__ import annotations
 

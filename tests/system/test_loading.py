@@ -1,4 +1,4 @@
-"""What is loaded at the start is loaded for good."""
+"""Modules that a command loads at its start are never collected as garbage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The allocator is told what `bdlf.system.memory` promises."""
+"""`bdlf.system.memory` gives the allocator the settings that its docstring names."""
 
 from __future__ import annotations
 

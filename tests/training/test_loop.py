@@ -1,4 +1,4 @@
-"""The loop against the same steps written out, and what each of its lines is for."""
+"""The loop against the same steps written out, and one test for what each of its lines is for."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class Run:
 
     def fit(self, **options):
         class Spy(Augmentation):
-            def __call__(spy, images, exchangeable, generator, *, out=None):  # noqa: N805 (`self` is the run)
-                assert exchangeable.tolist() == [True] * 4 + [False] * 4
+            def __call__(spy, images, recolour, generator, *, out=None):  # noqa: N805 (`self` is the run)
+                assert recolour.tolist() == [1] * 4 + [0] * 4
                 self.now = NUMBERS[generator.initial_seed()]
                 self.seen.append(images.clone())
-                out = super().__call__(images, exchangeable, generator, out=out)
+                out = super().__call__(images, recolour, generator, out=out)
                 self.seen.append(out.clone())
                 return out
 
@@ -168,7 +168,7 @@ def test_training_goes_on_from_any_step_bit_for_bit(at):
 
 
 def poison(run: Run, steps: set[int], where: str) -> None:
-    """In the steps of these numbers: NaN in a layer's output, in a loss term, or in a gradient."""
+    """Put NaN into the steps of these numbers: into a layer's output, a loss term, or a gradient."""
 
     def spoil(module, inputs, output):
         return output * float("nan") if run.now in steps else output

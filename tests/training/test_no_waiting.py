@@ -1,4 +1,4 @@
-"""A training step never makes the host wait: it runs on tensors without values, where looking is an error."""
+"""A training step never makes the host wait. It is run on tensors without values, where reading one is an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = 8
 
 
 class Plain:
-    """In place of Fabric and of the fused optimiser, which there is none of for tensors without values."""
+    """Stands for Fabric and the fused optimiser, neither of which works on tensors without values."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         self.param_groups = [{"params": list(network.parameters()), "momentum": 0.9}]
@@ -68,7 +68,7 @@ def stepper(monkeypatch):
 
 def batch(device):
     images = torch.zeros(ROWS, 32, 16, 3, dtype=torch.uint8, device=device)
-    pixels = Augmentation(pad=2)(images, torch.arange(ROWS) < ROWS // 2, torch.Generator().manual_seed(0))
+    pixels = Augmentation(pad=2)(images, (torch.arange(ROWS) < ROWS // 2).long(), torch.Generator().manual_seed(0))
     return Batch(pixels, torch.zeros(ROWS, dtype=torch.int64, device=device))
 
 

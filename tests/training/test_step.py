@@ -1,4 +1,4 @@
-"""The step against the same written out with plain PyTorch, and its faster ways against the plain one."""
+"""The step against the same step written out with plain PyTorch, and faster kinds of step against the plain one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stepped(*, compiled: str = "none", steps: int = STEPS) -> tuple[Stepper, BDL
 
 
 def written_out() -> tuple[dict[str, float], BDLF, list[torch.Tensor], list[float]]:
-    """Sums of the terms, the network, the averages of its floating-point state, the norms of the gradients."""
+    """The sums of the terms, the network, the averages of its floating-point state, and the norms of the gradients."""
     objective = Objective(dict.fromkeys(TERMS, 1.0))
     plain = network(objective)
     optimizer = torch.optim.SGD(plain.parameters(), foreach=False, **RATES)
