@@ -85,7 +85,7 @@ def test_every_combination_of_steps_in_their_order():
         channel=bits % 3,
         luma=bits & 16 > 0,
         mixed=bits & 32 > 0,
-        weights=torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64).repeat(64, 1),
+        weights=torch.tensor([[0.47131, 0.21297, 0.31572]], dtype=torch.float64).repeat(64, 1),
     )
     draws = replace(draws, top=torch.where(bits & 8 > 0, 0, 6))
     result = Augmentation(pad=pad).apply(images, draws)
