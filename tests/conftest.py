@@ -198,17 +198,20 @@ class Python:
         self._files = [folder / name for name in ("out", "err")]
         words = {"place": str(place), "environment": {**environment}, "arguments": arguments}
         words["files"] = [str(file) for file in self._files]
-        self._process = multiprocessing.get_context("forkserver").Process(target=exec, args=(CHILD, words))
+        context = multiprocessing.get_context("forkserver")
+        self._ended, words["held"] = context.Pipe(duplex=False)  # the process and all that it forks hold one end
+        self._process = context.Process(target=exec, args=(CHILD, words))
         self._process.start()
+        words["held"].close()
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
         return self._process.exitcode
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
-        """Wait for the end of the process. Returns standard output and error."""
+        """Wait for the end of the process and of all processes that it forked. Returns standard output and error."""
         self._process.join(timeout)
-        assert self.poll() is not None, "the process has not ended"
+        assert self._ended.poll(timeout), "the process, or one that it forked, has not ended"
         out, err = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files)
         return out, err
 

@@ -13,7 +13,7 @@ from bdlf.losses.distillation import distillation, feature_relation, fused_disti
 from bdlf.losses.orthogonality import orthogonality
 from bdlf.losses.paired_rows import colour_free, consistency
 from bdlf.losses.supervised import identity, triplet
-from bdlf.losses.weighted_triplet import squared_difference, weighted_triplet
+from bdlf.losses.weighted_triplets import squared_difference, weighted_triplet
 
 __all__ = [
     "branch_orthogonality",

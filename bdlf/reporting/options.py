@@ -32,7 +32,7 @@ class Options:
 
 HELP = {
     "DIR ...": "where run folders lie, at any depth; or wandb:ENTITY/PROJECT",
-    "table=NAME": f"one of {', '.join(NAMES)}; without it all that have runs in two rows",
+    "table=NAME": f"one of {', '.join(NAMES)}; without it Table 1, and each other one with runs in two rows",
     "by=KEY,...": "instead a table by these keys of the configuration; `variant` stands for the components of Table 2",
     "reference=ROW": "the row that others are compared with: its name, or with by= its values in the order of the keys",
     "format=FORMAT": f"one of {', '.join(FORMATS)} (default md)",

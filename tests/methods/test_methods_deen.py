@@ -146,13 +146,19 @@ def test_a_new_aggregation_is_the_identity_and_learns(training, tokens, attentio
     assert all(each.norm.weight.grad.abs().max() > 0 for each in (aggregation.cnl, aggregation.pnl))
 
 
-def test_aggregation_is_channels_then_positions():
-    aggregation = perturbed(MFA(6, 4, 2)).eval()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_aggregation_is_channels_then_positions_with_its_options(tokens, attention):
+    aggregation = perturbed(MFA(6, 4, 2, tokens=tokens, attention=attention)).eval()
+    channels = CNL(6, 4, 2, attention=attention).double().eval()
+    channels.load_state_dict(aggregation.cnl.state_dict())
+    positions = PNL(6, 4, tokens=tokens, attention=attention).double().eval()
+    positions.load_state_dict(aggregation.pnl.state_dict())
     high, low = random(2, 6, 4, 2), random(2, 4, 8, 4, seed=1)
     with torch.no_grad():
-        expected = aggregation.pnl(aggregation.cnl(high, low), low)
+        expected = positions(channels(high, low), low)
         assert torch.equal(aggregation(high, low), expected)
-        assert not torch.allclose(aggregation.cnl(aggregation.pnl(high, low), low), expected)
+        assert not torch.allclose(channels(positions(high, low), low), expected)
 
 
 def test_a_new_network_with_aggregation_is_the_two_stream_network():

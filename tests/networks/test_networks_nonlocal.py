@@ -131,6 +131,7 @@ def test_random_weights_depend_on_the_seed_and_the_place_alone():
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     again, other, shorter = inserted("resnet18", 1), inserted("resnet18", 2), inserted("resnet10", 1)
+    assert one["resnet.layer3.0.1.theta.weight"].shape == (1, 256, 1, 1)
     for kind in ("theta.weight", "g.bias", "out.weight"):
         first, second = f"resnet.layer3.0.1.{kind}", f"resnet.layer3.1.1.{kind}"
         assert torch.equal(one[first], again[first]) and torch.equal(one[first], shorter[first])

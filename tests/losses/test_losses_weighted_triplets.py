@@ -9,7 +9,7 @@ import torch
 from torch.autograd import grad, gradcheck
 
 from bdlf.losses import squared_difference, weighted_triplet
-from bdlf.losses.weighted_triplet import weighted_distances
+from bdlf.losses.weighted_triplets import weighted_distances
 from bdlf.system.errors import InputError
 
 LABELS = torch.tensor([3, 1, 3, 0, 1, 3, 0, 8])  # the last row is the only one of its identity
@@ -163,7 +163,7 @@ def test_one_identity_is_refused(loss, form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_one_identity_is_not_a_number_where_the_identities_are_not_checked(form: str, monkeypatch) -> None:
     """So that a run on a GPU stops. The released weights would make b 0."""
-    monkeypatch.setattr("bdlf.losses.weighted_triplet.refuse_one_identity", lambda *_: None)
+    monkeypatch.setattr("bdlf.losses.weighted_triplets.refuse_one_identity", lambda *_: None)
     assert weighted_triplet(random(8, 4), torch.full((8,), 5), form=form).isnan()
 
 
