@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,8 +17,18 @@ def measured_before() -> dict[tuple[str, ...], dict]:
 
 
 @pytest.fixture
-def measured(command, tmp_path, measured_before):
-    """`measured(*overrides)`: the JSON of a small benchmark, its measurements by name. No benchmark is run twice."""
+def measured(command, tmp_path, measured_before, monkeypatch):
+    """`measured(*overrides)`: the JSON of a small benchmark, its measurements by name. No benchmark is run twice.
+
+    The timed trials have the cameras of the datasets, and few images.
+    """
+    from bdlf.benchmarking import suites
+
+    small = {
+        name: replace(one, timed=one.timed and one.timed._replace(queries=60, gallery=30, identities=9))
+        for name, one in suites.DATASETS.items()
+    }
+    monkeypatch.setattr(suites, "DATASETS", small)
 
     def run(*overrides: str) -> dict:
         if overrides in measured_before:
