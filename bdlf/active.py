@@ -16,6 +16,8 @@ from bdlf.datasets import dataset_named
 
 PAPER = "bdlf"
 """The method whose components Table 2 switches on and off."""
+TWO_STREAM = ("agw", "caj", "lupi")
+"""The methods that read `method.two_stream`."""
 LOSS_GROUPS: dict[str, tuple[str, ...]] = {
     "app": ("fkl", "dkl", "dcorr"),
     "cmf": ("id_fused", "fbkl"),
@@ -84,7 +86,7 @@ def active_weights(values: Mapping[str, Any]) -> dict[str, float]:
     groups = {group: values[f"loss.{group}.enabled"] for group in LOSS_GROUPS}
 
     def is_on(name: str) -> bool:
-        if allowed is not None and name not in allowed:
+        if name not in allowed:
             return False
         switch = values[f"loss.{name}.enabled"]
         if switch is None:
@@ -172,6 +174,8 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["backbone.weights"] not in ("imagenet", "none"):
         used["backbone.weights"] = values["backbone.weights_sha256"]
 
+    if values["method.name"] in TWO_STREAM:
+        take("method.two_stream.nonlocal_width", "method.two_stream.stem_relu")
     weights = active_weights(values)
     if needs_detail(weights):
         take("dfe.enabled", "dfe.stage", "dfe.norm")
@@ -243,6 +247,8 @@ def can_decide(key: str) -> bool:
     """
     others = (
         "method.name",
+        "method.two_stream.nonlocal_width",
+        "method.two_stream.stem_relu",
         "ema.enabled",
         "ema.decay",
         "precision",

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
 
-from bdlf.active import active_weights, flat
+from bdlf.active import PAPER, TWO_STREAM, active_weights, flat
 from bdlf.config import Config, Dataset, terms_in
 from bdlf.config.checks import check_values
 from bdlf.data import listing
@@ -22,12 +23,13 @@ from bdlf.data.synthetic.drawing import render
 from bdlf.datasets import dataset_named
 from bdlf.datasets.decoding import check_range
 from bdlf.datasets.problems import STRICT, Problems
+from bdlf.methods import METHODS
 from bdlf.methods.bdlf import EMBEDDED
 from bdlf.networks.network import Network
-from bdlf.objective import Objective, try_once
+from bdlf.objective import TERMS, Objective, try_once
 from bdlf.runs.selection import selection_rules
 from bdlf.system.device import accelerator
-from bdlf.system.errors import check_choice
+from bdlf.system.errors import InputError, check_choice
 from bdlf.system.memory import require_memory
 from bdlf.training.nonfinite import POLICIES
 from bdlf.training.schedule import check_schedule
@@ -42,12 +44,41 @@ def check_options(config: Config) -> None:
     check_range(config.image.range)
     accelerator(config.devices)
     selection_rules(config.selection)
+    refuse_of_other_methods(config)
     check_schedule(
         epochs=config.schedule.epochs,
         warmup_epochs=config.schedule.warmup_epochs,
         milestones=config.schedule.milestones,
         steps_per_epoch=config.schedule.steps_per_epoch,
     )
+
+
+def refuse_of_other_methods(config: Config) -> None:
+    """Raise InputError for an option that the method of `config` does not read.
+
+    Whoever gave it would read the result wrongly. The options are those of the network of another method, the row of
+    Table 2, and everything about a loss term that is not among `method.terms`.
+    """
+    name, values, defaults = config.method.name, flat(config), flat(Config())
+    check_choice("method.name", name, METHODS)
+    for term in config.method.terms:
+        check_choice("method.terms", term, TERMS)
+    foreign = [] if name == PAPER else ["variant", *(key for key in values if key.startswith(("dfe.", "beg.")))]
+    foreign += [key for term in terms_in(config.loss) if term not in config.method.terms for key in _keys(values, term)]
+    if name not in TWO_STREAM:
+        foreign += [key for key in values if key.startswith("method.two_stream.")]
+    for key in foreign:
+        given = values[key]
+        is_switch = key.startswith("loss.") and key.endswith(".enabled")
+        if given is False if is_switch else given != defaults[key]:  # a term that is on by default says nothing
+            shown = (
+                str(given).lower() if isinstance(given, bool) else f"{given:g}" if isinstance(given, float) else given
+            )
+            raise InputError(f"{key}={shown} changes nothing of method={name}; leave it out, or take another method=")
+
+
+def _keys(values: Mapping[str, Any], term: str) -> list[str]:
+    return [key for key in values if key.startswith(f"loss.{term}.")]
 
 
 def read_listing(config: Dataset, *, splits: Sequence[str] | None = None, problems: Problems = STRICT) -> pd.DataFrame:

@@ -14,16 +14,20 @@ from torch import Tensor
 
 from bdlf.active import ATTENTION_OWN, CORR_BASE, CORR_DETAIL, CORR_DETAIL_CENTRED
 from bdlf.losses import (
+    colour_free,
     correlation,
     detail_correlation,
     distillation,
+    dual_triplet,
     feature_relation,
     fused_distillation,
     identity,
     mutual_distillation,
     orthogonality,
     specific_shared,
+    squared_difference,
     triplet,
+    weighted_triplet,
 )
 from bdlf.losses.precision import widen
 from bdlf.networks.embeddings import Embeddings
@@ -147,6 +151,35 @@ TERMS: dict[str, Term] = {
         blocks=("vis", "ir"),
         distillation=True,
     ),
+    "wrt": Term(
+        "AGW",
+        "every row is nearer to its identity than to others, by weighted distances",
+        weighted_triplet,
+        ("comprehensive_pooled",),
+        labelled=True,
+    ),
+    "sqd": Term(
+        "CAJ",
+        "the same by squared differences of the weighted distances",
+        squared_difference,
+        ("comprehensive_pooled",),
+        labelled=True,
+    ),
+    "tri_dual": Term(
+        "LUPI",
+        "batch-hard triplets whose positives and negatives are of different blocks",
+        dual_triplet,
+        ("comprehensive_pooled",),
+        labelled=True,
+        blocks=("vis", "ir", "intermediate"),
+    ),
+    "colour_free": Term(
+        "LUPI",
+        "a visible image and its intermediate one have the same feature",
+        colour_free,
+        ("comprehensive_pooled",),
+        blocks=("vis", "intermediate"),
+    ),
 }
 """Every term of the loss, by its name in logs, CSV columns and tables, and in the order in which tables list them."""
 
@@ -238,7 +271,8 @@ def try_once(objective: Objective) -> None:
     """Evaluate every term on random numbers, so that an unknown form is refused before the first training step."""
     random = torch.Generator().manual_seed(0)
     n, width, identities = 4, 4, 3
-    blocks = ("vis", "ir")
+    named = [block for name in objective.terms for block in TERMS[name].blocks or ()]
+    blocks = tuple(dict.fromkeys(["vis", "ir", *named]))
     rows = {"projection": width, **dict.fromkeys(ONE_ROW_FOR_ALL_BLOCKS, n)}
     others = ("attention", "logits", "blocks")
     features: dict[str, Any] = {

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bdlf import losses
 from bdlf.active import DISTILLATION, TERM_OPTIONS, WATCHED, needs_detail, needs_fusion, needs_projection
+from bdlf.config.schema import BDLF_TERMS
 from bdlf.networks.embeddings import Embeddings
 from bdlf.objective import TERMS, Objective, correlations
 from bdlf.system.errors import InputError
@@ -27,7 +28,7 @@ FEATURES = {
     "projection": WIDTH,
 }
 CLASSIFIED = ("comprehensive", "detail", "detail_projected", "base", "fused")
-ALL_ON = dict.fromkeys(TERMS, 1.0)
+ALL_ON = dict.fromkeys(BDLF_TERMS, 1.0)
 
 
 def embeddings(seed: int = 0, **changes: Any) -> Embeddings:
@@ -70,11 +71,11 @@ RAMPED = {"okl", "bkl", "fbkl", "odkl", "dkl", "fkl", "dcorr", "skd"}
 
 
 def test_total_is_the_hand_sum_and_values_are_the_bare_terms() -> None:
-    weights = {name: 0.3 + 0.1 * k for k, name in enumerate(TERMS)}
+    weights = {name: 0.3 + 0.1 * k for k, name in enumerate(BDLF_TERMS)}
     e = embeddings()
     total, values = Objective(weights, ramp=0.5)(e, LABELS, progress=0.2)
     hand = by_hand(e)
-    assert list(values) == list(hand) == list(TERMS)
+    assert list(values) == list(hand) == list(BDLF_TERMS)
     for name, value in hand.items():
         assert values[name].item() == pytest.approx(value.item(), rel=1e-12), name
         assert not values[name].requires_grad
@@ -90,7 +91,7 @@ def test_options_reach_their_term() -> None:
     options = {"okl": {"reduction": "mean"}, "tri": {"margin": 5.0}, "skd": {"form": "outside", "gamma": 0.4}}
     plain = Objective(ALL_ON)(embeddings(), LABELS, 1.0).values
     tuned = Objective(ALL_ON, options=options)(embeddings(), LABELS, 1.0).values
-    assert {name for name in TERMS if plain[name] != tuned[name]} == set(options)
+    assert {name for name in BDLF_TERMS if plain[name] != tuned[name]} == set(options)
     assert tuned["okl"].item() == pytest.approx(plain["okl"].item() / 2)
 
 
@@ -98,14 +99,14 @@ def test_options_reach_their_term() -> None:
     ("ramp", "progress", "factor"),
     [(0.3, 0.0, 0.0), (0.3, 0.1, 1 / 3), (0.3, 0.3, 1.0), (0.3, 1.0, 1.0), (0.0, 0.0, 1.0), (1.0, 0.25, 0.25)],
 )
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BDLF_TERMS)
 def test_the_ramp_scales_distillation_terms_only(name: str, ramp: float, progress: float, factor: float) -> None:
     losses = Objective({name: 2.0}, ramp=ramp)(embeddings(), LABELS, progress)
     expected = 2 * losses.values[name] * (factor if name in RAMPED else 1)
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BDLF_TERMS)
 def test_a_term_needs_what_it_declares_and_nothing_else(name: str) -> None:
     objective = Objective({**dict.fromkeys(TERMS, 0.0), name: 1.0})
     full = embeddings()
@@ -152,6 +153,7 @@ def test_every_term_states_its_equation_meaning_and_options() -> None:
     assert {name: term.equation for name, term in TERMS.items()} == {
         "id": "22", "tri": "22", "okl": "21", "id_detail": "6", "odkl": "7", "id_base": "20", "bkl": "18",
         "id_fused": "19", "fbkl": "17", "fkl": "11, 12", "dkl": "13", "dcorr": "14", "orth": "10, 20", "skd": "2",
+        "wrt": "AGW", "sqd": "CAJ", "tri_dual": "LUPI", "colour_free": "LUPI",
     }  # fmt: skip
     assert len({term.meaning for term in TERMS.values()}) == len(TERMS)
     assert {name: term.options for name, term in TERMS.items() if term.options} == {
@@ -162,6 +164,10 @@ def test_every_term_states_its_equation_meaning_and_options() -> None:
         "fkl": {"form": "normalized", "detach": True},
         "dcorr": {"gamma": 1.01, "clamp": False, "detach": True},
         "skd": {"form": "stable", "delta": 0.01, "gamma": 0.1},
+        "wrt": {"form": "softmax"},
+        "sqd": {"form": "softmax", "cut": 88.0},
+        "tri_dual": {"margin": 0.3},
+        "colour_free": {"factor": 10.0},
     }
 
 
@@ -270,3 +276,22 @@ def test_correlations_are_those_that_can_be_had() -> None:
 
 def test_what_is_watched_is_what_the_record_has_columns_for() -> None:
     assert tuple(correlations(embeddings(), LABELS)) == WATCHED
+
+
+def test_terms_of_other_methods_get_their_blocks() -> None:
+    """In a batch of three blocks, in the order of LUPI: visible, infrared, intermediate."""
+    n, blocks = 6, ("vis", "ir", "intermediate")
+    pooled = torch.randn(3 * n, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    labels = LABELS[:n].repeat(3)
+    e = Embeddings(pooled, torch.full((1, 1), torch.nan), blocks=blocks)
+    v, i, z = pooled.split(n)
+    hand = {
+        "wrt": losses.weighted_triplet(pooled, labels),
+        "sqd": losses.squared_difference(pooled, labels),
+        "tri_dual": losses.dual_triplet(v, i, z, LABELS[:n]),
+        "colour_free": losses.colour_free(v, z),
+    }
+    assert set(hand) == set(TERMS) - set(BDLF_TERMS)
+    found = Objective(dict.fromkeys(hand, 1.0))(e, labels, 1.0)
+    assert {name: value.item() for name, value in found.values.items()} == {k: v.item() for k, v in hand.items()}
+    assert found.total.item() == pytest.approx(sum(value.item() for value in hand.values()))

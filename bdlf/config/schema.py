@@ -63,10 +63,26 @@ class Augment:
     exchange: float = 0.5  # probability of channel exchange, visible images only
 
 
+BDLF_TERMS = (
+    *("id", "tri", "okl", "id_detail", "odkl", "id_base", "bkl", "id_fused", "fbkl"),
+    *("fkl", "dkl", "dcorr", "orth", "skd"),
+)
+"""The terms of the paper's total loss, Eq. 22."""
+
+
+@dataclass
+class TwoStream:
+    """The network of AGW, CAJ and LUPI. Only these methods read it."""
+
+    nonlocal_width: str = "released"  # released | half: channels inside a non-local block, 1 or half of the map's
+    stem_relu: bool = True  # false: no ReLU before the max-pool of the private stems, as LUPI's released code has it
+
+
 @dataclass
 class Method:
     name: str = "bdlf"  # one of bdlf.methods.METHODS
-    terms: list[str] | None = None  # the loss terms that the method may have; null: all
+    terms: list[str] = field(default_factory=lambda: list(BDLF_TERMS))  # the loss terms that the method may have
+    two_stream: TwoStream = field(default_factory=TwoStream)
 
 
 @dataclass
@@ -146,6 +162,26 @@ class Skd(Term):
 
 
 @dataclass
+class WeightedTriplet(Term):
+    form: str = "softmax"  # softmax | released: weights as printed, or as the released code computes them
+
+
+@dataclass
+class SquaredDifference(WeightedTriplet):
+    cut: float = 88.0  # largest squared difference
+
+
+@dataclass
+class DualTriplet(Term):
+    margin: float = 0.3
+
+
+@dataclass
+class ColourFree(Term):
+    factor: float = 10.0
+
+
+@dataclass
 class Loss:
     ramp: float = 0.3  # the distillation terms grow to their full weight over this share of the run
     app: Switch = field(default_factory=Switch)
@@ -165,6 +201,10 @@ class Loss:
     dcorr: Dcorr = field(default_factory=Dcorr)
     orth: Term = field(default_factory=Term)
     skd: Skd = field(default_factory=Skd)
+    wrt: WeightedTriplet = field(default_factory=WeightedTriplet)
+    sqd: SquaredDifference = field(default_factory=SquaredDifference)
+    tri_dual: DualTriplet = field(default_factory=DualTriplet)
+    colour_free: ColourFree = field(default_factory=ColourFree)
 
 
 @dataclass

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bdlf.config import Config
+from bdlf.methods import two_stream
 from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.network import Network
 from bdlf.objective import Objective
 from bdlf.system.errors import check_choice
 
-METHODS = ("bdlf",)
+METHODS = ("bdlf", *two_stream.VIEWS)
 """Values of `method.name`."""
 
 
@@ -28,5 +29,15 @@ def build_network(config: Config, identities: int, objective: Objective, *, weig
         pooling=config.backbone.pooling,
         seed=config.seed,
     )
-    needed = {"features": objective.features, "logits": objective.logits}
-    return BDLF(backbone, identities, **needed, dfe=config.dfe, beg=config.beg, seed=config.seed)
+    features, logits, seed = objective.features, objective.logits, config.seed
+    if config.method.name in two_stream.VIEWS:
+        return two_stream.build(
+            config.method.name,
+            backbone,
+            identities,
+            features=features,
+            logits=logits,
+            options=config.method.two_stream,
+            seed=seed,
+        )
+    return BDLF(backbone, identities, features=features, logits=logits, dfe=config.dfe, beg=config.beg, seed=seed)

@@ -23,7 +23,19 @@ from bdlf.runs.identity import dataset_id, run_group, run_hash, run_label, run_p
 from bdlf.system.errors import InputError
 
 GOLDEN = Path(__file__).with_name("golden_hashes.json")
-GROUPS = ("ema", "tracker", "variant", "precision", "dataset", "dfe", "beg", "equations", "backbone", "augment")
+GROUPS = (
+    "method",
+    "ema",
+    "tracker",
+    "variant",
+    "precision",
+    "dataset",
+    "dfe",
+    "beg",
+    "equations",
+    "backbone",
+    "augment",
+)
 VARIANTS = ("baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full")
 
 
@@ -103,6 +115,8 @@ def test_every_key_is_known_to_count_or_not_to_count():
     """A key that is added to the schema must be sorted into one of the two, here and in the rule."""
     everything = {*in_use(flat(composed("dataset=regdb", "selection=validation"))), *in_use(flat(composed()))}
     everything |= set(in_use(flat(composed("loss.skd.form=literal"))))
+    for method in ("agw", "caj", "lupi"):
+        everything |= set(in_use(flat(composed(f"method={method}"))))
     everything -= {"selection.validation"}
     left_out = set(flat(Config())) - everything
     assert left_out == {

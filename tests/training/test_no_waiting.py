@@ -9,14 +9,14 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from bdlf.config.schema import Beg, Dfe
+from bdlf.config.schema import BDLF_TERMS, Beg, Dfe
 from bdlf.data.augment import Augmentation
 from bdlf.data.batches import Batch, Batches
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
 from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
-from bdlf.objective import TERMS, Objective
+from bdlf.objective import Objective
 from bdlf.training.ema import Averaged
 from bdlf.training.loop import Recipe, fit
 from bdlf.training.step import Learner, Stepper
@@ -49,7 +49,7 @@ def stepper(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # not on such tensors
 
     def make(**options):
-        objective = Objective(dict.fromkeys(TERMS, 1.0))
+        objective = Objective(dict.fromkeys(BDLF_TERMS, 1.0))
         network = BDLF(
             Backbone("resnet10"),
             4,
@@ -86,7 +86,7 @@ def test_a_step_does_not_look_at_any_value(stepper, options):
 @pytest.mark.gpu
 @pytest.mark.parametrize("look_every", [4, None])
 def test_on_a_gpu_nothing_waits_between_looks(look_every, monkeypatch):
-    objective = Objective(dict.fromkeys(TERMS, 1.0))
+    objective = Objective(dict.fromkeys(BDLF_TERMS, 1.0))
     network = BDLF(Backbone("resnet10"), 4, features=objective.features, logits=objective.logits)
     fabric = Fabric(accelerator="cuda", devices=1)
     model = fabric.setup_module(network)

@@ -9,11 +9,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from bdlf.config.schema import Dfe
+from bdlf.config.schema import BDLF_TERMS, Dfe
 from bdlf.data.batches import Batch
 from bdlf.methods.bdlf import BDLF
 from bdlf.networks.backbone import Backbone
-from bdlf.objective import TERMS, Objective
+from bdlf.objective import Objective
 from bdlf.training.ema import Averaged
 from bdlf.training.step import Learner, Stepper
 
@@ -41,7 +41,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def stepped(*, compiled: str = "none", steps: int = STEPS) -> tuple[Stepper, BDLF, Averaged]:
-    objective = Objective(dict.fromkeys(TERMS, 1.0))
+    objective = Objective(dict.fromkeys(BDLF_TERMS, 1.0))
     fabric, made = Fabric(accelerator="cpu", devices=1), network(objective)
     if compiled != "none":
         made.compile(mode=compiled)
@@ -57,7 +57,7 @@ def stepped(*, compiled: str = "none", steps: int = STEPS) -> tuple[Stepper, BDL
 
 def written_out() -> tuple[dict[str, float], BDLF, list[torch.Tensor], list[float]]:
     """The sums of the terms, the network, the averages of its floating-point state, and the norms of the gradients."""
-    objective = Objective(dict.fromkeys(TERMS, 1.0))
+    objective = Objective(dict.fromkeys(BDLF_TERMS, 1.0))
     plain = network(objective)
     optimizer = torch.optim.SGD(plain.parameters(), foreach=False, **RATES)
     sums: dict[str, float] = {}

@@ -1,0 +1,123 @@
+"""AGW, CAJ and LUPI: their blocks, their stems, and runs of them."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from bdlf.config.schema import TwoStream as Options
+from bdlf.methods import two_stream
+from bdlf.methods.two_stream import VIEWS, TwoStreamNetwork
+from bdlf.networks.backbone import Backbone
+from bdlf.system.errors import InputError
+from bdlf.training.checkpoint import load_checkpoint
+
+PAPERS_BLOCKS = "dfe.blocks=6"  # a tiny run has 1, which another method refuses
+TERMS = {"agw": {"id", "wrt"}, "caj": {"id", "sqd"}, "lupi": {"id", "tri_dual", "colour_free"}}
+
+
+def network(method: str, **options) -> TwoStreamNetwork:
+    needed = {"features": {"comprehensive_pooled"}, "logits": {"comprehensive"}}
+    stream = Options(stem_relu=method != "lupi")
+    return two_stream.build(
+        method, Backbone("resnet10", seed=0), 5, **{**needed, "options": stream, "seed": 0, **options}
+    )
+
+
+def images(rows: int) -> torch.Tensor:
+    return torch.randn(rows, 3, 32, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("method", VIEWS)
+def test_a_batch_has_a_block_for_each_view(method):
+    model, blocks = network(method), len(VIEWS[method])
+    out = model(images(4 * blocks), torch.tensor([0, 0, 1, 1]).repeat(blocks))
+    assert out.blocks == tuple(view.name for view in VIEWS[method]) and len(out.blocks) == blocks
+    assert out.comprehensive.shape == (4 * blocks, 512) and out.logits["comprehensive"].shape == (4 * blocks, 5)
+    with pytest.raises(InputError, match=f"is not {blocks} equal blocks"):
+        model(images(4 * blocks + 1))
+
+
+@pytest.mark.parametrize("method", VIEWS)
+def test_modalities_are_embedded_alike_before_the_first_step_and_not_after(method):
+    model = network(method).eval()
+    batch = images(3)
+    assert torch.equal(model.embed(batch, "vis"), model.embed(batch, "ir"))
+    assert torch.equal(model.embed(batch, "ir"), model.embedder(batch, "ir"))
+    assert torch.equal(model.neck(model.embed(batch, "ir", "before_bn")), model.embed(batch, "ir"))
+    blocks = len(VIEWS[method])
+    learned = [parameter for group in model.parameter_groups().values() for parameter in group]
+    assert {id(one) for one in learned} == {id(one) for one in model.parameters() if one.requires_grad}
+    optimizer = torch.optim.SGD(learned, lr=0.1)
+    out = model.train()(images(4 * blocks), None)
+    (out.logits["comprehensive"].square().mean() + out.comprehensive_pooled[:4].sum()).backward()
+    optimizer.step()
+    model.eval()
+    assert not torch.allclose(model.embed(batch, "vis"), model.embed(batch, "ir"))
+    with pytest.raises(InputError, match="modality='intermediate' is not known; known: vis, ir"):
+        model.embed(batch, "intermediate")
+
+
+def test_only_lupi_has_a_private_first_stage_and_a_third_stem():
+    names = {method: {name.split(".")[2] for name in network(method).state_dict() if ".stems.vis." in name}
+             for method in VIEWS}  # fmt: skip
+    stems = {method: list(network(method).backbone.stems) for method in VIEWS}
+    assert stems == {"agw": ["vis", "ir"], "caj": ["vis", "ir"], "lupi": ["vis", "ir", "intermediate"]}
+    parts = {method: {name.split(".")[3] for name in network(method).state_dict() if "backbone.stems.vis." in name}
+             for method in VIEWS}  # fmt: skip
+    assert parts == {"agw": {"conv1", "bn1"}, "caj": {"conv1", "bn1"}, "lupi": {"conv1", "bn1", "layer1"}}, names
+
+
+def test_both_visible_views_of_caj_pass_the_visible_stem():
+    model = network("caj").eval()
+    with torch.no_grad():
+        model.backbone.stems["vis"].conv1.weight.zero_()
+        pooled = model.rows(images(6))["pooled"]
+    assert torch.equal(pooled[0], pooled[1]) and torch.equal(pooled[0], pooled[3])
+    assert not torch.allclose(pooled[4], pooled[5])
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param("agw", marks=pytest.mark.slow), pytest.param("caj", marks=pytest.mark.slow), "lupi"]
+)
+def test_a_run_trains_its_terms_alone_is_scored_and_goes_on_bit_for_bit(tiny_run, folder_of, method, tmp_path):
+    words = (f"method={method}", PAPERS_BLOCKS, "schedule.epochs=2")
+    code, _, err = tiny_run(*words)
+    assert code == 0, err
+    (folder,) = (tmp_path / "out" / "synthetic").glob(f"{method}-*/seed0")
+    table = pd.read_csv(folder / "metrics.csv")
+    known = {name for terms in TERMS.values() for name in terms} | {"tri", "skd", "orth"}
+    assert set(table) & known == TERMS[method] and table[list(TERMS[method])].notna().all(axis=None)
+    assert json.loads((folder / "result.json").read_text())["label"] == method
+    whole = load_checkpoint(folder / "checkpoints" / "last.pt")
+    code, _, err = tiny_run(*words, "checkpoint.every_steps=1", f"output={tmp_path}/again")
+    assert code == 0, err
+    (other,) = (tmp_path / "again" / "synthetic").glob(f"{method}-*/seed0")
+    again = load_checkpoint(other / "checkpoints" / "last.pt")
+    assert all(torch.equal(value, again["model"][name]) for name, value in whole["model"].items())
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["method=agw", "variant=dfe"], "variant=dfe"),
+        (["method=agw", "dfe.stage=2"], "dfe.stage=2"),
+        (["method=caj", "beg.fusion_scaled=false"], "beg.fusion_scaled=false"),
+        (["method=lupi", "loss.skd.weight=2"], "loss.skd.weight=2"),
+        (["method=agw", "loss.sqd.cut=10"], "loss.sqd.cut=10"),
+        (["method=agw", "loss/tri=off"], "loss.tri.enabled=false"),
+        (["loss.wrt.form=released"], "loss.wrt.form=released"),
+        (["method.two_stream.stem_relu=false"], "method.two_stream.stem_relu=false"),
+    ],
+)
+def test_options_of_another_method_are_refused(tiny_run, words, named):
+    code, _, err = tiny_run(PAPERS_BLOCKS, *words)
+    assert code == 2 and err.count("\n") == 1 and f"error: {named} changes nothing of method=" in err, err
+
+
+def test_an_unknown_term_of_a_method_is_named(tiny_run):
+    code, _, err = tiny_run("method.terms=[id,hope]")
+    assert code == 2 and "method.terms='hope' is not known; known: id, tri" in err and err.count("\n") == 1
