@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bdlf.active import TWO_STREAM
 from bdlf.config.schema import TwoStream as Options
 from bdlf.methods import two_stream
 from bdlf.methods.two_stream import VIEWS, TwoStreamNetwork
@@ -62,13 +63,19 @@ def test_modalities_are_embedded_alike_before_the_first_step_and_not_after(metho
 
 
 def test_only_lupi_has_a_private_first_stage_and_a_third_stem():
-    names = {method: {name.split(".")[2] for name in network(method).state_dict() if ".stems.vis." in name}
-             for method in VIEWS}  # fmt: skip
-    stems = {method: list(network(method).backbone.stems) for method in VIEWS}
+    private = {"conv1", "bn1"}
+    stems, parts = {}, {}
+    for method in VIEWS:
+        model = network(method)
+        stems[method] = list(model.backbone.stems)
+        names = [name for name in model.state_dict() if name.startswith("backbone.stems.vis.")]
+        parts[method] = {name.split(".")[3] for name in names}
     assert stems == {"agw": ["vis", "ir"], "caj": ["vis", "ir"], "lupi": ["vis", "ir", "intermediate"]}
-    parts = {method: {name.split(".")[3] for name in network(method).state_dict() if "backbone.stems.vis." in name}
-             for method in VIEWS}  # fmt: skip
-    assert parts == {"agw": {"conv1", "bn1"}, "caj": {"conv1", "bn1"}, "lupi": {"conv1", "bn1", "layer1"}}, names
+    assert parts == {"agw": private, "caj": private, "lupi": private | {"layer1"}}
+
+
+def test_the_methods_that_share_the_network_are_those_whose_options_count():
+    assert tuple(VIEWS) == TWO_STREAM
 
 
 def test_both_visible_views_of_caj_pass_the_visible_stem():
