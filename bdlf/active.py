@@ -131,6 +131,11 @@ def variant_name(switches: Iterable[bool]) -> str:
     return "full" if len(on) == len(COMPONENTS) else "_".join(on)
 
 
+def method_name(values: Mapping[str, Any]) -> str:
+    """What a run is called: the row of Table 2 for the paper's method, else the name of its method."""
+    return variant_name(components(values)) if values["method.name"] == PAPER else str(values["method.name"])
+
+
 def with_components(values: Mapping[str, Any], switches: Iterable[bool]) -> dict[str, Any]:
     """A copy of the flat configuration `values` in which exactly these of `COMPONENTS` are on.
 

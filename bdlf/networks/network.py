@@ -32,7 +32,8 @@ class Network(Protocol):
 
     - `views` names the blocks of the batches that the network is trained on, in order.
     - `rows(images)` computes everything that depends on one image alone. It returns tensors by name, each with a row
-      for every image, so that several processes can each compute the rows of their own images.
+      for every image, so that several processes can each compute the rows of their own images. The images are one block
+      for each view, all equally long; a process's own images must be equal parts of every block.
     - `batch(rows, labels)` computes everything that depends on the whole batch, from what `rows` returned.
     - Calling the network with images and labels is `batch(rows(images), labels)`.
     - `embed(images, modality, feature)` is inference: one vector for each image of one modality, not normalised.

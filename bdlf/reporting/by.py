@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from bdlf.active import LOSS_GROUPS, active_weights, can_decide, components, flat, in_use, variant_name, with_components
+from bdlf.active import LOSS_GROUPS, active_weights, can_decide, components, flat, in_use, method_name, with_components
 from bdlf.config import Config
 from bdlf.reporting.families import Asked, Family, Table, Values, as_typed, in_common
 from bdlf.runs.identity import values_hash
@@ -171,7 +171,7 @@ def _changed(base: Values, keys: Sequence[str], choice: tuple) -> dict[str, Any]
 def _mark(values: Mapping[str, Any], key: str) -> str:
     """The value of a key as it is typed on the command line, or "-" if the run does not use it."""
     if key == VARIANT:
-        return variant_name(components(values))
+        return method_name(values)
     if key == "selection":  # only the rule that holds out identities decides the weights
         return "validation" if "selection.validation" in in_use(values) else "-"
     if key == "dfe.enabled":

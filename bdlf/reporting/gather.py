@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from bdlf.active import components, in_use, variant_name
+from bdlf.active import in_use, method_name
 from bdlf.reporting.recorded import read_values, values_of
 from bdlf.runs.card import COSTS, ROWS, flat_rows
 from bdlf.runs.identity import dataset_name, values_hash
@@ -38,7 +38,7 @@ class Gathered:
 
     - `path` and `run_id` of the run, and `seed`;
     - `group`, the hash of the run's configuration without seed and split;
-    - `variant`, the name of the row of Table 2 whose components are on;
+    - `variant`, the name of the row of Table 2 whose components are on, or of another method;
     - `stage` and `blocks`, missing if the run does not use them;
     - the protocol card (`bdlf.runs.record.ROW_KEYS` among it), the figures in percent and their std over trials;
     - the costs, and `commit`, `dirty` and `versions` of the code that computed the row;
@@ -232,7 +232,7 @@ def _axes(values: Mapping[str, Any], path: str) -> dict[str, Any]:
         "run_id": f"{values_hash(values)}-seed{values['seed']}",
         "group": values_hash(values, without_split=True),
         "dataset": dataset_name(values),
-        "variant": variant_name(components(values)),
+        "variant": method_name(values),
         "stage": used.get("dfe.stage"),
         "blocks": used.get("dfe.blocks"),
         "seed": values["seed"],

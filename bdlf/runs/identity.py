@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bdlf.active import PAPER, components, flat, in_use, variant_name
+from bdlf.active import flat, in_use, method_name
 from bdlf.config import Config, Dataset
 from bdlf.datasets import dataset_named
 from bdlf.datasets.record import is_synthetic
@@ -150,7 +150,7 @@ def run_label(config: Config) -> str:
     if label is None:
         values = flat(config)
         used = in_use(values)
-        label = variant_name(components(values)) if config.method.name == PAPER else config.method.name
+        label = method_name(values)
         label += f"-stage{used['dfe.stage']}" if used.get("dfe.stage", 3) != 3 else ""
         label += f"-blocks{used['dfe.blocks']}" if used.get("dfe.blocks", 6) != 6 else ""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", label):

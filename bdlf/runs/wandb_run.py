@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bdlf.active import components, flat, in_use, variant_name
+from bdlf.active import flat, in_use, method_name
 from bdlf.config import Config
 from bdlf.runs.identity import run_group
 from bdlf.system.errors import InputError
@@ -117,7 +117,7 @@ def _described(
 def _tags(config: Config, dataset: str) -> list[str]:
     values = flat(config)
     used = in_use(values)
-    tags = [dataset, variant_name(components(values))]
+    tags = [dataset, method_name(values)]
     tags += [f"{name}{used[f'dfe.{name}']}" for name in ("stage", "blocks") if f"dfe.{name}" in used]
     return tags + ([config.sweep] if config.sweep != Config.sweep else [])
 

@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bdlf.active import components, flat, in_use, variant_name, with_components
+from bdlf.active import components, flat, in_use, method_name, variant_name, with_components
 from bdlf.config import Config, config_folder
 from bdlf.reporting.recorded import _blank, values_of
 from bdlf.runs import identity
@@ -250,6 +250,12 @@ def test_the_group_in_wandb_is_the_experiment_without_seed_and_split():
         assert run_group(composed("dataset=regdb", same)) == group
     for other in ("loss/skd=off", "optimizer.lr=0.02"):
         assert run_group(composed("dataset=regdb", other)) != group
+
+
+def test_another_method_is_never_called_a_row_of_table_2():
+    for method in ("agw", "caj", "lupi"):
+        config = composed(f"method={method}")
+        assert run_label(config) == method_name(flat(config)) == method
 
 
 def test_labels_say_what_is_on():
