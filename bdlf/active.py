@@ -17,7 +17,18 @@ from bdlf.datasets import dataset_named
 PAPER = "bdlf"
 """The method whose components Table 2 switches on and off."""
 TWO_STREAM = ("agw", "caj", "lupi")
-"""The methods that read `method.two_stream`."""
+"""The methods that share one network."""
+_NETWORK_OPTIONS = {
+    **dict.fromkeys(TWO_STREAM, ("method.two_stream.nonlocal_width", "method.two_stream.stem_relu")),
+    "deen": tuple(f"method.deen.{key}" for key in ("stage", "expansion", "aggregation", "tokens", "attention")),
+    "mmn": ("method.mmn.parts", "method.mmn.learned_map"),
+    "sgiel": ("method.sgiel.balanced",),
+}
+"""The keys of its own network that each method but the paper's reads."""
+SILHOUETTES = ("sgiel",)
+"""The methods whose networks are trained on silhouettes too."""
+_BACKBONE_OF_ITS_OWN = {"deen": ("backbone.pooling",), "mmn": ("backbone.pooling", "backbone.last_stride")}
+"""Keys of the backbone that a method does not read: DEEN and MMN pool by the average, MMN's last stride is 1."""
 LOSS_GROUPS: dict[str, tuple[str, ...]] = {
     "app": ("fkl", "dkl", "dcorr"),
     "cmf": ("id_fused", "fbkl"),
@@ -35,7 +46,7 @@ TERM_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """The name of every term of the schema, in the order of the schema, with the options that only this term has."""
 
-DISTILLATION = ("okl", "odkl", "bkl", "fbkl", "fkl", "dkl", "dcorr", "skd")
+RAMPED = ("okl", "odkl", "bkl", "fbkl", "fkl", "dkl", "dcorr", "skd", "cpm", "kl_erased", "related")
 """Terms whose weight grows linearly over the first part of training; `loss.ramp` is that part, in 0..1."""
 _READ_DETAIL = (*LOSS_GROUPS["app"], "skd", *LOSS_GROUPS["detail"])
 """Terms that read Z^D."""
@@ -120,6 +131,25 @@ def components(values: Mapping[str, Any]) -> tuple[bool, bool, bool, bool]:
     return bool(values["dfe.enabled"]) and needs_detail(terms), on["app"], on["orth"], on["skd"]
 
 
+def foreign_keys(values: Mapping[str, Any]) -> list[str]:
+    """The keys that the method of a flat configuration does not read, of those that belong to methods.
+
+    They are the options of the networks of other methods, the row of Table 2 and its components for another method than
+    the paper's, and everything about a loss term that is not among `method.terms`. `backbone.last_stride` is not among
+    them, because the recipe of a dataset sets it for every method.
+    """
+    name = values["method.name"]
+    own = _NETWORK_OPTIONS.get(name, ())
+    foreign = [] if name == PAPER else ["variant", *(key for key in values if key.startswith(("dfe.", "beg.")))]
+    for term in TERM_OPTIONS:
+        if term not in values["method.terms"]:
+            foreign += [key for key in values if key.startswith(f"loss.{term}.")]
+    foreign += [key for keys in _NETWORK_OPTIONS.values() for key in keys if key not in own]
+    foreign += ["backbone.pooling"] if "backbone.pooling" in _BACKBONE_OF_ITS_OWN.get(name, ()) else []
+    foreign += ["dataset.silhouettes"] if name not in SILHOUETTES else []
+    return [*dict.fromkeys(foreign)]
+
+
 def variant_name(switches: Iterable[bool]) -> str:
     """The name of the row of Table 2 in which these of `COMPONENTS` are on.
 
@@ -171,16 +201,21 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
 
     _take_data(values, used)
     take("method.name", "image.height", "image.width", "batch.identities", "batch.images")
-    take("augment.flip", "augment.erase", "augment.exchange")
+    take("augment.flip", "augment.erase", "augment.exchange", "augment.grey")
+    if values["augment.erase"]:
+        take("augment.erase_area", "augment.erase_fill")
     used["augment.crop"] = bool(values["augment.crop"] and values["augment.pad"])
     if used["augment.crop"]:
         take("augment.pad")
-    take("backbone.name", "backbone.weights", "backbone.last_stride", "backbone.pooling")
+    fixed = _BACKBONE_OF_ITS_OWN.get(values["method.name"], ())
+    take("backbone.name", "backbone.weights")
+    take(*(key for key in ("backbone.last_stride", "backbone.pooling") if key not in fixed))
     if values["backbone.weights"] not in ("imagenet", "none"):
         used["backbone.weights"] = values["backbone.weights_sha256"]
 
-    if values["method.name"] in TWO_STREAM:
-        take("method.two_stream.nonlocal_width", "method.two_stream.stem_relu")
+    take(*_NETWORK_OPTIONS.get(values["method.name"], ()))
+    if values["method.name"] == "deen":
+        take("optimizer.projection_scale")
     weights = active_weights(values)
     if needs_detail(weights):
         take("dfe.enabled", "dfe.stage", "dfe.norm")
@@ -195,7 +230,7 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
         take(f"loss.{term}.weight", *(f"loss.{term}.{option}" for option in TERM_OPTIONS[term]))
     if "skd" in weights:  # only the form `stable` reads delta, only the two other forms read gamma
         del used["loss.skd.gamma" if values["loss.skd.form"] == "stable" else "loss.skd.delta"]
-    if not set(DISTILLATION).isdisjoint(weights):
+    if not set(RAMPED).isdisjoint(weights):
         take("loss.ramp")
 
     take("optimizer.lr", "optimizer.backbone_scale", "optimizer.momentum", "optimizer.nesterov")
@@ -242,7 +277,10 @@ _DECIDING = (
     "optimizer.",
     "schedule.",
 )
-_NEVER = ("dataset.root", "dataset.follow_links", "dataset.drawn", "backbone.weights_sha256", "dfe.recompute")
+_NEVER = (
+    *("dataset.root", "dataset.silhouettes", "dataset.follow_links", "dataset.drawn"),
+    *("backbone.weights_sha256", "dfe.recompute"),
+)
 
 
 def can_decide(key: str) -> bool:
@@ -252,8 +290,7 @@ def can_decide(key: str) -> bool:
     """
     others = (
         "method.name",
-        "method.two_stream.nonlocal_width",
-        "method.two_stream.stem_relu",
+        *(key for keys in _NETWORK_OPTIONS.values() for key in keys),
         "ema.enabled",
         "ema.decay",
         "precision",

@@ -6,31 +6,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
 
-from bdlf.active import PAPER, TWO_STREAM, active_weights, flat
+from bdlf.active import SILHOUETTES, active_weights, flat, foreign_keys
 from bdlf.config import Config, Dataset, terms_in
 from bdlf.config.checks import check_values
 from bdlf.data import listing
 from bdlf.data.images import Images, check_cache, choose_cache
 from bdlf.data.sampler import IdentitySampler
-from bdlf.data.store import cache_folder, open_store
-from bdlf.data.synthetic.drawing import render
+from bdlf.data.silhouettes import require_silhouettes
+from bdlf.data.store import Render, cache_folder, open_store
+from bdlf.data.synthetic.drawing import render, render_silhouettes
 from bdlf.datasets import dataset_named
 from bdlf.datasets.decoding import check_range
 from bdlf.datasets.problems import STRICT, Problems
-from bdlf.methods import METHODS
-from bdlf.methods.bdlf import EMBEDDED
+from bdlf.methods import METHODS, embedded_features
+from bdlf.methods.sgiel import BALANCED
 from bdlf.networks.network import Network
-from bdlf.objective import TERMS, Objective, try_once
+from bdlf.objective import Objective, try_once
 from bdlf.runs.selection import selection_rules
 from bdlf.system.device import accelerator
 from bdlf.system.errors import InputError, check_choice
 from bdlf.system.memory import require_memory
+from bdlf.terms import TERMS
 from bdlf.training.nonfinite import POLICIES
 from bdlf.training.schedule import check_schedule
 
@@ -38,13 +40,14 @@ from bdlf.training.schedule import check_schedule
 def check_options(config: Config) -> None:
     """Raise InputError, naming the key, for a value that would fail only later or would pass unnoticed."""
     check_values(config)
-    check_choice("evaluation.feature", config.evaluation.feature, EMBEDDED)
     check_choice("on_nonfinite", config.on_nonfinite, POLICIES)
     check_cache(config.data.cache)
     check_range(config.image.range)
     accelerator(config.devices)
     selection_rules(config.selection)
     refuse_of_other_methods(config)
+    silhouettes_folder(config)
+    check_choice("evaluation.feature", config.evaluation.feature, embedded_features(config.method.name))
     check_schedule(
         epochs=config.schedule.epochs,
         warmup_epochs=config.schedule.warmup_epochs,
@@ -63,11 +66,7 @@ def refuse_of_other_methods(config: Config) -> None:
     check_choice("method.name", name, METHODS)
     for term in config.method.terms:
         check_choice("method.terms", term, TERMS)
-    foreign = [] if name == PAPER else ["variant", *(key for key in values if key.startswith(("dfe.", "beg.")))]
-    foreign += [key for term in terms_in(config.loss) if term not in config.method.terms for key in _keys(values, term)]
-    if name not in TWO_STREAM:
-        foreign += [key for key in values if key.startswith("method.two_stream.")]
-    for key in foreign:
+    for key in foreign_keys(values):
         given = values[key]
         is_switch = key.startswith("loss.") and key.endswith(".enabled")
         if given is False if is_switch else given != defaults[key]:  # a term that is on by default says nothing
@@ -75,10 +74,6 @@ def refuse_of_other_methods(config: Config) -> None:
                 str(given).lower() if isinstance(given, bool) else f"{given:g}" if isinstance(given, float) else given
             )
             raise InputError(f"{key}={shown} changes nothing of method={name}; leave it out, or take another method=")
-
-
-def _keys(values: Mapping[str, Any], term: str) -> list[str]:
-    return [key for key in values if key.startswith(f"loss.{term}.")]
 
 
 def read_listing(config: Dataset, *, splits: Sequence[str] | None = None, problems: Problems = STRICT) -> pd.DataFrame:
@@ -119,20 +114,65 @@ def open_images(config: Config, table: pd.DataFrame, device: torch.device) -> Im
     See `bdlf.data.store` and `bdlf.data.images.Images`. Raises InputError if the images do not fit where `data.cache`
     asks for them.
     """
+    root = config.dataset.root if dataset_named(config.dataset.name).has_files else None
+    return _open(config, table, device, root, render, config.dataset.name)
+
+
+def _open(
+    config: Config, table: pd.DataFrame, device: torch.device, root: str | Path | None, draw: Render, name: str
+) -> Images:
+    """The image files below `root`, or, where it is None, what `draw` draws; cached under `name`."""
     image, data = config.image, config.data
-    drawn = not dataset_named(config.dataset.name).has_files
     choose_cache(data.cache, 3 * len(table) * image.height * image.width, device)  # refuses before decoding
     store = open_store(
         table,
-        None if drawn else config.dataset.root,
+        root,
         image.height,
         image.width,
         cache_dir=data.cache_dir or cache_folder(),
-        render=render if drawn else None,
+        render=draw if root is None else None,
         value_range=image.range,
-        name=config.dataset.name,
+        name=name,
     )
     return Images(store, device, data.cache)
+
+
+def silhouettes_folder(config: Config) -> Path | None:
+    """The folder of the silhouettes that the run is trained on. None: there are no files, or the method reads none.
+
+    Raises InputError if the method needs such a folder and `dataset.silhouettes` names none, and if the key is given
+    for a dataset that draws its silhouettes.
+    """
+    dataset, method = config.dataset, config.method.name
+    has_files = dataset_named(dataset.name).has_files
+    if dataset.silhouettes is not None and not has_files:
+        raise InputError(
+            f"dataset.silhouettes={dataset.silhouettes} changes nothing of dataset={dataset.name}, which draws its own "
+            "silhouettes; leave it out"
+        )
+    if method not in SILHOUETTES or not has_files:
+        return None
+    if dataset.silhouettes is None:
+        raise InputError(
+            f"method={method} is trained on silhouettes too: set dataset.silhouettes=FOLDER to body-shape maps, one "
+            "for each training image, under the path that the image has below dataset.root; run a human parser on the "
+            "images to make them, as none are shipped"
+        )
+    return Path(dataset.silhouettes)
+
+
+def open_silhouettes(config: Config, table: pd.DataFrame, device: torch.device) -> Images | None:
+    """The silhouettes of all images of the listing `table`, decoded or drawn as `open_images` does it.
+
+    None if the method of `config` reads none. Raises InputError where `silhouettes_folder` does, if a file is missing
+    or is no image, and if the silhouettes do not fit where `data.cache` asks for them.
+    """
+    if config.method.name not in SILHOUETTES:
+        return None
+    folder = silhouettes_folder(config)
+    if folder is not None:
+        require_silhouettes(folder, table)
+    return _open(config, table, device, folder, render_silhouettes, f"{config.dataset.name}-silhouettes")
 
 
 def build_objective(config: Config) -> Objective:
@@ -146,7 +186,10 @@ def build_objective(config: Config) -> Objective:
     for name in weights:
         options[name] = dataclasses.asdict(terms[name])
         del options[name]["enabled"], options[name]["weight"]
-    objective = Objective(weights, options=options, ramp=config.loss.ramp)
+    balance = BALANCED if config.method.name == "sgiel" and config.method.sgiel.balanced else ()
+    objective = Objective(weights, options=options, ramp=config.loss.ramp, balance=balance)
+    if objective.teacher and not config.ema.enabled:
+        raise InputError("loss.related learns from the average of the weights, which ema=off leaves out; use ema=on")
     try_once(objective)
     return objective
 

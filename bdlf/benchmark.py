@@ -4,6 +4,7 @@ Examples
   python -m bdlf.benchmark
   python -m bdlf.benchmark suite=step precision=bf16-mixed repeats=10
   python -m bdlf.benchmark suite=input growth=false json=input.json
+  python -m bdlf.benchmark suite=methods
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from bdlf.benchmarking.measure import Measurement
 
 SUITES = ("input", "step", "evaluation", "startup")
+"""The suites of `suite=all`. The suite `methods` is left out of it, because it takes steps of every method."""
+METHODS = "methods"
 
 
 def benchmark(config: BenchmarkConfig) -> int:
     """Returns the exit code."""
-    if config.suite not in (*SUITES, "all"):
-        raise InputError(f"suite='{config.suite}' is not known; known: {', '.join(SUITES)}, all")
+    if config.suite not in (*SUITES, METHODS, "all"):
+        raise InputError(f"suite='{config.suite}' is not known; known: {', '.join(SUITES)}, {METHODS}, all")
     for key, least in (("batch", 16), ("height", 32), ("width", 16), ("repeats", 1), ("threads", 1)):
         if (value := getattr(config, key)) is not None and value < least:
             raise InputError(f"{key}={value}: {least} or more is needed")
@@ -42,7 +45,7 @@ def benchmark(config: BenchmarkConfig) -> int:
     import torch
 
     from bdlf.assembly import check_options
-    from bdlf.benchmarking import step, suites
+    from bdlf.benchmarking import methods, step, suites
     from bdlf.runs.record import package_versions, source_state
     from bdlf.system.device import accelerator, device_name
     from bdlf.system.files import write_json
@@ -56,6 +59,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         "step": step.step_suite,
         "evaluation": suites.evaluation_suite,
         "startup": suites.startup_suite,
+        METHODS: methods.methods_suite,
     }
     found: list[Measurement] = []
     load_before = os.getloadavg()[0]

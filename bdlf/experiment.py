@@ -26,7 +26,9 @@ from bdlf.assembly import (
     check_options,
     dataset_split,
     open_images,
+    open_silhouettes,
     read_listing,
+    silhouettes_folder,
 )
 from bdlf.config import Config
 from bdlf.data import fingerprint
@@ -35,6 +37,7 @@ from bdlf.data.batches import Batches
 from bdlf.data.holdout import hold_out, train_on_all
 from bdlf.data.images import Images
 from bdlf.data.sampler import IdentitySampler
+from bdlf.data.silhouettes import silhouettes_fingerprint
 from bdlf.evaluation import Asked, Setting, settings
 from bdlf.evaluation.extraction import extract_array
 from bdlf.methods import build_network
@@ -160,6 +163,19 @@ class Experiment:
 
     @cached_property
     def fingerprint(self) -> str:
+        """The fingerprint of all files that the run reads.
+
+        It is `images_fingerprint`. If the run is trained on silhouettes from files, a plus sign and the fingerprint of
+        these files follow; see `bdlf.runs.record.images_of`. Raises InputError if one of them is missing.
+        """
+        folder = silhouettes_folder(self.config)
+        if folder is None:
+            return self.images_fingerprint
+        silhouettes = silhouettes_fingerprint(folder, self.listing.iloc[self.training_rows])
+        return f"{self.images_fingerprint}+{silhouettes}"
+
+    @cached_property
+    def images_fingerprint(self) -> str:
         """The fingerprint of all images; see `bdlf.data.fingerprint`."""
         return fingerprint(self.listing, self.config.dataset.root)
 
@@ -257,9 +273,20 @@ class Experiment:
         return open_images(self.config, self.listing, device)
 
     def batches(self, store: Images) -> Batches:
-        """The batches that the run trains on, taken from the images in `store`."""
-        views, seed = self.trained.network.views, self.config.seed
-        return Batches(self.sampler, store, self.training_rows, self.augmentation, views, seed=seed)
+        """The batches that the run trains on, of the images in `store`, and of their silhouettes if a view shows them.
+
+        Silhouettes are opened for the device of `store`; see `bdlf.assembly.open_silhouettes`.
+        """
+        rows = self.training_rows
+        return Batches(
+            self.sampler,
+            store,
+            rows,
+            self.augmentation,
+            self.trained.network.views,
+            seed=self.config.seed,
+            silhouettes=open_silhouettes(self.config, self.listing.iloc[rows], store.device),
+        )
 
     def learner(self, fabric: Fabric) -> Learner:
         """Make what trains the network: its optimiser, and the average of its weights if the run keeps one.

@@ -85,9 +85,12 @@ def _blocks(gathered: Gathered, table: Table, options: Options) -> list[Block]:
     A table that the user did not ask for is shown only where at least two of its rows have runs. Table 1 has only one
     row; where the user did not ask for it, it is shown only for the settings that most runs share.
     """
+    from bdlf.reporting.families import ROOF
     from bdlf.reporting.tables import blocks_of
 
     asked = options.table is not None or options.by is not None
+    if table.name == ROOF and not asked and len(gathered.methods) < 2:  # finding its rows would take a second
+        return []
     alone = asked or len(table.names) == 1
     blocks = list(blocks_of(gathered, table, least=2 if options.by or not alone else 1, main_only=not asked and alone))
     if not blocks and options.by:
@@ -131,7 +134,7 @@ def _plan(gathered: Gathered, tables: Sequence[Table], options: Options) -> int:
         for part in parts_of(gathered, table, least=2):
             known = True
             direction = f" {part.card['direction']}" if part.card["direction"] else ""
-            print(f"{table.title}: {part.card['dataset']}{direction}")
+            print(f"{part.title}: {part.card['dataset']}{direction}")
             for line in plan_lines(part, compared(part).estimates, options.plan):
                 print(line)
     if not known:

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from bdlf.methods import METHODS
+
 SMALL = ["batch=16", "height=32", "width=16", "repeats=1", "devices=cpu", "threads=1"]
 
 
@@ -67,6 +69,35 @@ def test_embedding_is_compared_with_the_network_alone(measured):
     bare, found = rows["ResNet-50, 64 views of 32 images"], rows["features of 32 images, flip-averaged"]
     assert bare["items"] == found["items"] == 32
     assert found["note"].startswith(f"{bare['milliseconds'] / found['milliseconds']:.0%} of the bare")
+
+
+def check_methods(rows: dict[str, dict], names: tuple[str, ...]) -> None:
+    first = rows[f"{names[0]}, training step"]
+    assert list(rows) == [f"{name}, {kind}" for name in names for kind in ("training step", "inference")]
+    for name in names:
+        step, inference = (rows[f"{name}, {kind}"] for kind in ("training step", "inference"))
+        assert step["items"] == inference["items"] == 16 and step["parameters"] == inference["parameters"] > 2e7
+        assert step["gflops"] > inference["gflops"] > 0 and step["gib"] and inference["gib"] is None
+        assert step["note"].endswith(f" {step['milliseconds'] / first['milliseconds']:.2f} x the time of {names[0]}")
+        assert f"{step['gflops'] / 16:.2f} GFLOP per image" in step["note"]
+
+
+def test_methods_are_compared_per_sampled_image(measured, monkeypatch):
+    """CAJ trains AGW's network on a second view of each visible image, which makes three blocks of two."""
+    names = ("agw", "caj")
+    monkeypatch.setattr("bdlf.benchmarking.methods.METHODS", names)
+    rows = measured("suite=methods")["measurements"]
+    check_methods(rows, names)
+    agw, caj = (rows[f"{name}, training step"] for name in names)
+    assert caj["gflops"] == pytest.approx(1.5 * agw["gflops"]) and caj["parameters"] == agw["parameters"]
+    assert rows["caj, inference"]["gflops"] == rows["agw, inference"]["gflops"]
+
+
+@pytest.mark.slow
+def test_every_method_is_measured(measured):
+    rows = measured("suite=methods", "height=64", "width=32")["measurements"]
+    check_methods(rows, METHODS)
+    assert rows["deen, inference"]["gflops"] > 2 * rows["agw, inference"]["gflops"], "it expands at test too"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from bdlf import losses
-from bdlf.active import DISTILLATION, TERM_OPTIONS, WATCHED, needs_detail, needs_fusion, needs_projection
+from bdlf.active import RAMPED as RAMPED_TERMS
+from bdlf.active import TERM_OPTIONS, WATCHED, needs_detail, needs_fusion, needs_projection
 from bdlf.config.schema import BDLF_TERMS
 from bdlf.networks.embeddings import Embeddings
-from bdlf.objective import TERMS, Objective, correlations
+from bdlf.objective import Objective, correlations
 from bdlf.system.errors import InputError
+from bdlf.terms import TERMS
 
 PAIRS, WIDTH, IDS = 6, 10, 4
 LABELS = torch.tensor([0, 0, 1, 1, 3, 3]).repeat(2)
@@ -116,7 +119,7 @@ def test_a_term_needs_what_it_declares_and_nothing_else(name: str) -> None:
     }
     logits = {feature: full.logits[feature] for feature in objective.logits}
     # The two fields that are never None in Embeddings are made useless instead.
-    unusable = dict.fromkeys(("comprehensive_pooled", "comprehensive"), torch.full((1, 1), torch.nan))
+    unusable = dict.fromkeys(("comprehensive_pooled", "comprehensive"), torch.full((2 * PAIRS, 1), torch.nan))
     alone = Embeddings(**{**unusable, **kept, "logits": logits})
     total, values = objective(alone, LABELS, 1.0)
     assert list(values) == [name]
@@ -144,7 +147,7 @@ def test_what_the_identity_of_a_run_counts_of_a_term_is_what_the_term_reads() ->
         assert needs_detail([name]) == ("detail" in reads), name
         assert needs_projection([name]) == (not projected.isdisjoint(reads)), name
         assert needs_fusion([name]) == ("fused" in reads), name
-        assert (name in DISTILLATION) == term.distillation, name
+        assert (name in RAMPED_TERMS) == term.ramped, name
         assert set(TERM_OPTIONS[name]) == set(term.options), name
     assert set(TERM_OPTIONS) == set(TERMS)
 
@@ -153,7 +156,9 @@ def test_every_term_states_its_equation_meaning_and_options() -> None:
     assert {name: term.equation for name, term in TERMS.items()} == {
         "id": "22", "tri": "22", "okl": "21", "id_detail": "6", "odkl": "7", "id_base": "20", "bkl": "18",
         "id_fused": "19", "fbkl": "17", "fkl": "11, 12", "dkl": "13", "dcorr": "14", "orth": "10, 20", "skd": "2",
-        "wrt": "AGW", "sqd": "CAJ", "tri_dual": "LUPI", "colour_free": "LUPI",
+        "wrt": "AGW", "sqd": "CAJ", "tri_dual": "LUPI", "colour_free": "LUPI", "cpm": "DEEN", "ort": "DEEN",
+        "id_parts": "MMN", "tri_middle": "MMN", "dcl": "MMN", "id_shape": "SGIEL", "id_erased": "SGIEL",
+        "kl_erased": "SGIEL", "related": "SGIEL", "ortho": "SGIEL",
     }  # fmt: skip
     assert len({term.meaning for term in TERMS.values()}) == len(TERMS)
     assert {name: term.options for name, term in TERMS.items() if term.options} == {
@@ -168,6 +173,8 @@ def test_every_term_states_its_equation_meaning_and_options() -> None:
         "sqd": {"form": "softmax", "cut": 88.0},
         "tri_dual": {"margin": 0.3},
         "colour_free": {"factor": 10.0},
+        "cpm": {"margin": 0.2, "form": "released"},
+        "tri_middle": {"margin": 0.3},
     }
 
 
@@ -186,8 +193,8 @@ def test_every_term_states_its_equation_meaning_and_options() -> None:
         ({"weights": {"id": float("inf")}}, "weight of loss term 'id' is inf"),
         ({"weights": {"id": 0.0}}, "no loss term is on"),
         ({"weights": {}}, "no loss term is on"),
-        ({"weights": {"id": 1.0}, "ramp": 1.5}, "ramp of the distillation terms is 1.5"),
-        ({"weights": {"id": 1.0}, "ramp": float("nan")}, "ramp of the distillation terms is nan"),
+        ({"weights": {"id": 1.0}, "ramp": 1.5}, "loss.ramp is 1.5"),
+        ({"weights": {"id": 1.0}, "ramp": float("nan")}, "loss.ramp is nan"),
     ],
 )
 def test_a_wrong_objective_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -195,9 +202,18 @@ def test_a_wrong_objective_is_refused(arguments: dict[str, Any], message: str) -
         Objective(**arguments)
 
 
-def test_more_labels_than_features_are_refused() -> None:
-    with pytest.raises(InputError, match=r"feature 'base' of shape .12, 10.: 24 labels need 24 rows"):
-        Objective(ALL_ON)(embeddings(), LABELS[:6].repeat(4), 0.5)
+@pytest.mark.parametrize("labels", [9, 0, 5])
+def test_labels_that_are_not_whole_blocks_are_refused(labels: int) -> None:
+    with pytest.raises(InputError, match=f"{labels} labels for 12 rows in 2 blocks: each block needs its labels"):
+        Objective(ALL_ON)(embeddings(), LABELS[:labels], 0.5)
+
+
+@pytest.mark.parametrize("given", [1, 4])
+def test_the_labels_of_any_number_of_views_serve_the_blocks_that_come_out(given: int) -> None:
+    e, objective = embeddings(), Objective(ALL_ON)
+    labels = LABELS[:PAIRS].repeat(given)
+    assert objective(e, labels, 0.5).total.item() == objective(e, LABELS, 0.5).total.item()
+    assert correlations(e, labels) == correlations(e, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +307,114 @@ def test_terms_of_other_methods_get_their_blocks() -> None:
         "tri_dual": losses.dual_triplet(v, i, z, LABELS[:n]),
         "colour_free": losses.colour_free(v, z),
     }
-    assert set(hand) == set(TERMS) - set(BDLF_TERMS)
     found = Objective(dict.fromkeys(hand, 1.0))(e, labels, 1.0)
     assert {name: value.item() for name, value in found.values.items()} == {k: v.item() for k, v in hand.items()}
     assert found.total.item() == pytest.approx(sum(value.item() for value in hand.values()))
+
+
+def test_terms_of_deen_and_mmn_get_their_blocks_in_order() -> None:
+    n = 6
+    pooled = torch.randn(6 * n, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    parts = torch.randn(4 * n, 3, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    scores = torch.randn(4 * n, 3, IDS, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    own = LABELS[:n]
+    v, i, v1, i1, v2, i2 = pooled.split(n)
+    deen = Embeddings(pooled, pooled, blocks=("vis", "ir", "vis_1", "ir_1", "vis_2", "ir_2"))
+    found = Objective({"cpm": 1.0, "ort": 1.0})(deen, own.repeat(2), 1.0).values
+    assert found["cpm"].item() == losses.centre_pair_mining(v, i, v1, i1, v2, i2, own).item()
+    assert found["ort"].item() == losses.branch_orthogonality(v1, i1, v2, i2).item()
+    mmn = Embeddings(
+        parts.flatten(1),
+        parts.flatten(1),
+        parts=parts,
+        parts_mapped=parts,
+        logits={"parts": scores},
+        blocks=("vis", "vis_middle", "ir", "ir_middle"),
+    )
+    found = Objective(dict.fromkeys(("id_parts", "tri_middle", "dcl"), 1.0))(mmn, own.repeat(2), 1.0).values
+    v, vm, i, im = parts.split(n)
+    assert found["tri_middle"].item() == losses.middle_triplet(v, vm, i, im, own).item()
+    assert found["dcl"].item() == losses.consistency(vm, im).item()
+    each = [losses.identity(scores[:, k], own.repeat(4)).item() for k in range(3)]
+    assert found["id_parts"].item() == pytest.approx(sum(each) / 3, rel=1e-12)
+
+
+SGIEL = ("id_shape", "id_erased", "kl_erased", "related", "ortho")
+
+
+def shapes(seed: int, pooled: Tensor | None = None) -> Embeddings:
+    """What SGIEL's network provides; with `pooled`, its own features are functions of it."""
+    random = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    z = drawn(2 * PAIRS, WIDTH) if pooled is None else pooled @ drawn(WIDTH, WIDTH)
+    logits = {name: drawn(2 * PAIRS, IDS) for name in ("comprehensive", "shape")}
+    logits |= {name: z.sin() @ drawn(WIDTH, IDS) for name in ("erased", "related")}
+    return Embeddings(
+        z if pooled is None else pooled,
+        z,
+        shape=drawn(2 * PAIRS, 3),
+        related=z @ drawn(WIDTH, 3),
+        related_projection=drawn(WIDTH, 3),
+        logits=logits,
+    )
+
+
+def test_terms_of_sgiel_read_the_teacher_only_where_they_say_so() -> None:
+    student, teacher = shapes(1), shapes(2)
+    student.teacher = teacher
+    objective = Objective(dict.fromkeys(SGIEL, 1.0))
+    assert objective.teacher and not Objective(dict.fromkeys(set(SGIEL) - {"related"}, 1.0)).teacher
+    assert objective.features == {"shape", "related", "related_projection"}
+    assert objective.logits == {"shape", "erased", "related"}
+    found = objective(student, LABELS.repeat(2), 1.0).values
+    v, i = slice(None, PAIRS), slice(PAIRS, None)
+    scores, shape = student.logits, student.shape
+    hand = {
+        "id_shape": losses.identity(scores["shape"], LABELS),
+        "id_erased": losses.identity(scores["erased"], LABELS),
+        "kl_erased": losses.erased_distillation(
+            shape[v], shape[i], scores["erased"][v], scores["erased"][i], LABELS[:PAIRS]
+        ),
+        "related": losses.related(student.related, teacher.shape, scores["related"], teacher.logits["shape"]),
+        "ortho": losses.column_orthogonality(student.related_projection),
+    }
+    assert {name: value.item() for name, value in found.items()} == {name: x.item() for name, x in hand.items()}
+    student.teacher = None
+    with pytest.raises(InputError, match=r"feature 'teacher\.shape': a loss term that is on needs it"):
+        objective(student, LABELS, 1.0)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+def test_balanced_groups_are_weighted_by_the_norms_of_their_gradients(progress: float) -> None:
+    pooled = embeddings().comprehensive_pooled.detach().requires_grad_()
+    student = shapes(1, pooled)
+    student.teacher = shapes(2)
+    weights = {"related": 0.5, "id_erased": 2.0, "kl_erased": 1.0, "ortho": 1.0}
+    balance = (("related",), ("id_erased", "kl_erased"))
+    found = Objective(weights, balance=balance)(student, LABELS, progress)
+    plain = Objective(weights)(student, LABELS, progress)
+    assert found.values == plain.values
+    one = {name: Objective({name: weights[name]}, ramp=0.0)(student, LABELS, 1.0).total for name in weights}
+    norms = []
+    for group in balance:
+        (gradient,) = torch.autograd.grad(sum(one[name] for name in group), pooled, retain_graph=True)
+        norms.append(sum(math.sqrt(sum(x * x for x in row)) for row in gradient.tolist()) / len(gradient))
+    ramp = min(progress / 0.3, 1)
+    first, second = (2 * norm / sum(norms) for norm in norms)
+    expected = first * ramp * one["related"] + second * (one["id_erased"] + ramp * one["kl_erased"]) + one["ortho"]
+    assert found.total.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert abs(first - 1) > 0.1 and found.total.item() != pytest.approx(plain.total.item(), rel=1e-3)
+    # The factors themselves have no gradient.
+    (gradient,) = torch.autograd.grad(found.total, pooled, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected, pooled)
+    assert torch.allclose(gradient, wanted, rtol=1e-9)
+
+
+def test_a_group_that_is_off_leaves_the_others_unbalanced() -> None:
+    student = shapes(1, embeddings().comprehensive_pooled)
+    weights = {"id_erased": 2.0, "kl_erased": 1.0}
+    balanced = Objective(weights, balance=(("related",), ("id_erased", "kl_erased")))(student, LABELS, 1.0)
+    assert balanced.total.item() == Objective(weights)(student, LABELS, 1.0).total.item()

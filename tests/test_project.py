@@ -19,7 +19,7 @@ FLOORS = {
     "system": 0,
     "config": 1,
     **dict.fromkeys(["datasets", "networks", "losses"], 2),
-    "active": 3,
+    **dict.fromkeys(["active", "terms"], 3),
     **dict.fromkeys(["data", "objective"], 4),
     **dict.fromkeys(["methods", "evaluation"], 5),
     "runs": 6,

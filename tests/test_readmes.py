@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bdlf.config import Config
-from bdlf.objective import TERMS
 from bdlf.reporting.options import parse
+from bdlf.terms import TERMS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("bdlf", "conf", "sweeps", "notebooks", "tests")
@@ -174,7 +174,7 @@ def options_on_disk() -> dict[str, set[str]]:
     groups: dict[str, set[str]] = {"sweeps": {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}}
     for path in (ROOT / "conf").glob("*/**/*.yaml"):
         group = path.parent.relative_to(ROOT / "conf").as_posix()
-        if not group.startswith("on_disk"):
+        if not group.startswith(("on_disk", "parts")):
             groups.setdefault(group, set()).add(path.stem)
     return groups
 

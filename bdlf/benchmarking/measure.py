@@ -30,6 +30,8 @@ class Measurement:
     gflops: float | None = None
     """10^9 floating-point operations in one repeat."""
     note: str = ""
+    parameters: int | None = None
+    """How many learnable values the network has, where the line is of a network."""
 
     @property
     def per_second(self) -> float | None:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bdlf.active import PAPER
 from bdlf.benchmarking.measure import Measurement, matrix_product_gflops, measure
 from bdlf.config import BenchmarkConfig, Checkpoint, Config
 from bdlf.data.augment import Augmentation
@@ -45,7 +46,7 @@ def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measur
     rate = matrix_product_gflops(device, config.precision)
     plain = _measured("plain ResNet-50, last stride 1", _plain(config, device), config, device, rate)
     yield plain
-    step = _Step(config, device)
+    step = Step(config, device)
     name = f"BDLF, stage {config.stage}, {config.blocks} blocks"
     full = _measured(name, step.parts(), config, device, rate)
     yield dataclasses.replace(full, note=f"{full.milliseconds / plain.milliseconds:.2f} x plain; {full.note}")
@@ -65,7 +66,7 @@ def step_suite(config: BenchmarkConfig, device: torch.device) -> Iterator[Measur
     ]
     for words, changes, identities in grown:
         smaller = dataclasses.replace(config, batch=quarter, **changes)
-        yield _measured(f"batch {quarter}{words}", _Step(smaller, device, identities).parts(), smaller, device, rate)
+        yield _measured(f"batch {quarter}{words}", Step(smaller, device, identities).parts(), smaller, device, rate)
 
 
 def _measured(
@@ -79,10 +80,12 @@ def _measured(
     return dataclasses.replace(found, gflops=gflops, note=note)
 
 
-def _batch(config: BenchmarkConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    shape = (config.batch, 3, config.height, config.width)
+def _batch(config: BenchmarkConfig, device: torch.device, views: int = 2) -> tuple[Tensor, Tensor]:
+    """A block of random images for each view, and the labels of all blocks."""
+    n = config.batch // 2
+    shape = (views * n, 3, config.height, config.width)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    labels = torch.arange(config.batch // 2, device=device).div(4, rounding_mode="floor").repeat(2)
+    labels = torch.arange(n, device=device).div(4, rounding_mode="floor").repeat(views)
     return images.contiguous(memory_format=torch.channels_last), labels
 
 
@@ -112,11 +115,13 @@ def _plain(config: BenchmarkConfig, device: torch.device) -> tuple[Callable[[], 
     return step, 3 * counter.get_total_flops() / 2 / 1e9 * config.batch
 
 
-class _Step:
+class Step:
     """A training step as `bdlf.train` takes it, with gradient clipping, weight averaging and the safety checks."""
 
-    def __init__(self, config: BenchmarkConfig, device: torch.device, identities: int = _IDENTITIES) -> None:
-        full = training(config)
+    def __init__(
+        self, config: BenchmarkConfig, device: torch.device, identities: int = _IDENTITIES, method: str = PAPER
+    ) -> None:
+        full = training(config, method)
         configure_process(devices=full.devices, threads=full.threads, deterministic=full.deterministic)
         self.experiment = Experiment(full)
         network = build_network(full, identities, self.experiment.objective, weights="none")
@@ -125,7 +130,7 @@ class _Step:
         self.learner = self.experiment.learner(fabric_of(full.devices, full.precision))
         self.stepper = Stepper(self.learner)
         self.size = config.batch
-        self.batch = Batch(*_batch(config, device))
+        self.batch = Batch(*_batch(config, device, len(network.views)))
 
     def parts(self) -> tuple[Callable[[], object], float]:
         """A function that takes one step, and the 10^9 operations of this step."""
@@ -142,7 +147,7 @@ class _Step:
         return fit(self.learner, batches, dataclasses.replace(self.experiment.recipe, epochs=1 << 20))
 
 
-def _loop(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Measurement:
+def _loop(step: Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Measurement:
     """Time the same steps inside the training loop.
 
     The note says how much longer they take there, because the loop samples, fetches and augments the batches.
@@ -159,7 +164,7 @@ def _loop(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch
     return dataclasses.replace(found, note=note)
 
 
-def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
+def _safety(step: Step, full: Measurement, config: BenchmarkConfig, device: torch.device) -> Iterator[Measurement]:
     """Time the check for non-finite quantities, as a share of the step `full`, and the writing of a checkpoint."""
     values, buffers = list(torch.rand(16, device=device)), Buffers(step.learner.network)
 
@@ -184,8 +189,8 @@ def _safety(step: _Step, full: Measurement, config: BenchmarkConfig, device: tor
     yield dataclasses.replace(found, gib=None, note=note)
 
 
-def training(config: BenchmarkConfig) -> Config:
-    """The configuration of the paper's recipe on SYSU-MM01, with the sizes of the benchmark.
+def training(config: BenchmarkConfig, method: str = PAPER) -> Config:
+    """The configuration of a method in the paper's recipe on SYSU-MM01, with the sizes of the benchmark.
 
     Hydra composes it, so it must be initialised, as it is inside a command.
     """
@@ -193,15 +198,16 @@ def training(config: BenchmarkConfig) -> Config:
         "dataset=sysu",
         f"image.height={config.height}",
         f"image.width={config.width}",
-        f"dfe.stage={config.stage}",
-        f"dfe.blocks={config.blocks}",
-        f"dfe.recompute={config.recompute}",
         f"precision={config.precision}",
         f"compile={config.compile}",
         f"devices={config.devices}",
         f"threads={config.threads or 'null'}",
         f"batch.identities={config.batch // 8}",
     ]
+    if method == PAPER:
+        words += [f"dfe.{key}={getattr(config, key)}" for key in ("stage", "blocks", "recompute")]
+    else:
+        words.append(f"method={method}")
     full = OmegaConf.to_object(compose("config", words))
     assert isinstance(full, Config)
     return full

@@ -252,6 +252,7 @@ def _prepare(name: str, folder: str, schema: type) -> str:
     refuse_sweep_over(words)  # before Hydra recommends -m, which would be refused
     if saved is None:
         return name
+    saved_run.require_choices(sys.argv[1:])
     saved_run.store(saved)
     return saved_run.PRIMARY
 

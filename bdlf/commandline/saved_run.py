@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,29 @@ def folder_of(words: list[str]) -> Path | None:
             "outputs/synthetic/full-1a2b3c4d/seed0"
         )
     return folder
+
+
+def require_choices(words: Iterable[str]) -> None:
+    """Raise `InputError` for an option whose file reads the choice of another group, unless the words make that choice.
+
+    For example `recipe=published` reads the choice of `method`. A saved configuration has values, but no choices.
+    """
+    conf = config_folder("conf")
+    files = {(file.parent.relative_to(conf).as_posix(), file.stem): file for file in conf.rglob("*.yaml")}
+    chosen = {group: option.split(",") for group, _, option in (word.partition("=") for word in words)}
+    pending = [(group, option) for group, options in chosen.items() for option in options]
+    for group, option in pending:  # grows: an option may choose the options of other groups
+        file = files.get((group, option))
+        for entry in [] if file is None else yaml.safe_load(file.read_text()).get("defaults", []):
+            for where, named in entry.items() if isinstance(entry, dict) else ():
+                read = re.fullmatch(r"\$\{(\w+)\}", named)
+                if read and read[1] not in chosen:
+                    raise InputError(
+                        f"{group}={option} takes other values for each {read[1]}, and from_run= brings values but no "
+                        f"choice of {read[1]}; give {read[1]}= too"
+                    )
+                other = where.removeprefix("override ").lstrip("/").partition("@")[0]
+                pending += [(other, one) for one in (chosen[read[1]] if read else [named])]
 
 
 def store(folder: Path) -> None:

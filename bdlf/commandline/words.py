@@ -28,8 +28,8 @@ _LONGEST = 1500  # characters of an error message at most
 COMMANDS = {"train": "config", **{name: name for name in ("evaluate", "report", "check", "synthesize", "benchmark")}}
 """The name of each command's configuration. `report` reads no configuration."""
 PATHS = (
-    *("dataset.root", "data.cache_dir", "backbone.weights", "output"),
-    *("from_run", "run", "features", "splits", "root", "json"),  # of other commands than training
+    *("dataset.root", "dataset.silhouettes", "data.cache_dir", "backbone.weights", "output"),
+    *("from_run", "run", "features", "splits", "root", "silhouettes", "json"),  # of other commands than training
 )
 """Keys whose value is the path of a file or folder, or a pattern of such paths."""
 _FLAGS = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")

@@ -91,6 +91,7 @@ class SynthesizeConfig:
     images: int = 10  # of each identity from each camera that sees the identity
     height: int = 128
     width: int = 64
+    silhouettes: str | None = None  # a second folder, which gets the body-shape map of every image
     debug: bool = False
 
 
@@ -98,7 +99,7 @@ class SynthesizeConfig:
 class BenchmarkConfig:
     """`python -m bdlf.benchmark`."""
 
-    suite: str = "all"  # input | step | evaluation | startup | all
+    suite: str = "all"  # input | step | evaluation | startup | methods | all; all leaves out methods
     batch: int = 64  # images in a batch, half of them of each modality
     height: int = 384
     width: int = 144

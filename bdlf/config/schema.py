@@ -26,6 +26,7 @@ class Synthetic:
 class Dataset:
     name: str = MISSING  # sysu | regdb | llcm | synthetic
     root: str | None = None
+    silhouettes: str | None = None  # folder of body-shape maps, which method=sgiel needs of datasets with files
     follow_links: bool = False  # true: read files outside of root to which links lead
     split: int = 1  # 1..10, for RegDB only
     seed: int = 0  # draws the synthetic identities and chooses the held-out ones; independent of the run's seed
@@ -61,6 +62,9 @@ class Augment:
     flip: float = 0.5  # probability
     erase: float = 0.5  # probability, channel-level random erasing
     exchange: float = 0.5  # probability of channel exchange, visible images only
+    erase_area: list[float] = field(default_factory=lambda: [0.02, 0.4])  # smallest and largest share of the image
+    erase_fill: str = "caj"  # caj | imagenet | zero: what erased pixels become, after normalisation
+    grey: float = 0.0  # probability that an image of either modality becomes grey before the crop
 
 
 BDLF_TERMS = (
@@ -79,10 +83,39 @@ class TwoStream:
 
 
 @dataclass
+class Deen:
+    """The network of DEEN. Only this method reads it."""
+
+    stage: int = 3  # the expansion follows this stage of the ResNet: 3 | 2 (released for RegDB, without stage 4)
+    expansion: bool = True  # false: without the two branches of DEE; then cpm and ort must be off
+    aggregation: bool = True  # false: without MFA
+    tokens: str = "pairs"  # pairs | positions: what attends in PNL, as the released code computes it, or as printed
+    attention: str = "released"  # released | softmax: weights divided by a constant, or a softmax as printed
+
+
+@dataclass
+class Mmn:
+    """The network of MMN. Only this method reads it."""
+
+    parts: int = 4  # horizontal stripes of the last map; 1: the whole map
+    learned_map: bool = False  # true: the map e of the term dcl is trained; the released code leaves it random
+
+
+@dataclass
+class Sgiel:
+    """SGIEL. Only this method reads it."""
+
+    balanced: bool = True  # false: its two groups of terms are not weighted by their gradients
+
+
+@dataclass
 class Method:
     name: str = "bdlf"  # one of bdlf.methods.METHODS
     terms: list[str] = field(default_factory=lambda: list(BDLF_TERMS))  # the loss terms that the method may have
     two_stream: TwoStream = field(default_factory=TwoStream)
+    deen: Deen = field(default_factory=Deen)
+    mmn: Mmn = field(default_factory=Mmn)
+    sgiel: Sgiel = field(default_factory=Sgiel)
 
 
 @dataclass
@@ -90,8 +123,8 @@ class Backbone:
     name: str = "resnet50"  # resnet50 | resnet18 | resnet10
     weights: str = "imagenet"  # imagenet | none | path of a file
     weights_sha256: str | None = None  # recorded by a run: the hash of that file
-    last_stride: int = 1
-    pooling: str = "gem"  # gem | avg
+    last_stride: int = 1  # not read by MMN, where it is 1
+    pooling: str = "gem"  # gem | avg; not read by DEEN and MMN, which average
 
 
 @dataclass
@@ -182,8 +215,30 @@ class ColourFree(Term):
 
 
 @dataclass
+class PairMining(Term):
+    weight: float = 0.8
+    margin: float = 0.2
+    form: str = "released"  # released | paper: hinges of the released code, or the printed Eqs. 3-5
+
+
+@dataclass
+class BranchOrthogonality(Term):
+    weight: float = 0.01  # of the released code; the paper prints 0.1
+
+
+@dataclass
+class MiddleTriplet(Term):
+    margin: float = 0.3
+
+
+@dataclass
+class Consistency(Term):
+    weight: float = 0.2  # of the released code for four parts; 0.5 without parts
+
+
+@dataclass
 class Loss:
-    ramp: float = 0.3  # the distillation terms grow to their full weight over this share of the run
+    ramp: float = 0.3  # distillation terms and cpm grow to their full weight over this share of the run
     app: Switch = field(default_factory=Switch)
     cmf: Switch = field(default_factory=Switch)
     detail: Switch = field(default_factory=Switch)
@@ -205,13 +260,23 @@ class Loss:
     sqd: SquaredDifference = field(default_factory=SquaredDifference)
     tri_dual: DualTriplet = field(default_factory=DualTriplet)
     colour_free: ColourFree = field(default_factory=ColourFree)
+    cpm: PairMining = field(default_factory=PairMining)
+    ort: BranchOrthogonality = field(default_factory=BranchOrthogonality)
+    id_parts: Term = field(default_factory=Term)
+    tri_middle: MiddleTriplet = field(default_factory=MiddleTriplet)
+    dcl: Consistency = field(default_factory=Consistency)
+    id_shape: Term = field(default_factory=Term)
+    id_erased: Term = field(default_factory=Term)
+    kl_erased: Term = field(default_factory=Term)
+    related: Term = field(default_factory=Term)
+    ortho: Term = field(default_factory=Term)
 
 
 @dataclass
 class Optimizer:
     lr: float = 0.1
     backbone_scale: float = 0.1  # learning rate of the backbone / lr
-    projection_scale: float = 0.1  # learning rate of P and of the fusion's matrices / lr
+    projection_scale: float = 0.1  # learning rate of P, of the fusion's matrices, and of DEEN's MFA and DEE / lr
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
@@ -238,7 +303,7 @@ class Evaluation:
     holdout: float = 0.2  # share of training identities that selection=validation holds out (SYSU-MM01: its own 99)
     batch: int = 256  # images embedded at a time
     flip: bool = True  # average the features of each image and of its mirror image
-    feature: str = "after_bn"  # after_bn | before_bn: after or before the BN-neck
+    feature: str = "after_bn"  # after_bn | before_bn: after or before the BN-neck; MMN: after_bn | without_middle
     mode: str | None = None  # this and the next four: null stands for the settings that the dataset's protocol reports
     shots: int | None = None
     direction: str | None = None
@@ -292,7 +357,8 @@ class Config:
     on_nonfinite: str = "stop"  # stop | skip a step whose loss or gradient is not finite; ten in a row always stop
     seed: int = 0
     variant: str = "full"
-    label: str | None = None  # name of the run's folder; null: made from variant, stage and blocks
+    recipe: str = "shared"  # shared | published: records which option was chosen; the values themselves decide
+    label: str | None = None  # name of the run's folder; null: made from method, variant, stage, blocks and recipe
     output: str = "outputs"
     sweep: str = "multirun"  # a sweep keeps its records in <output>/sweeps/<this name>
     objective: str = "mean_mAP"  # the figure that a sweeper like Optuna optimises; an unknown name lists all

@@ -1,4 +1,4 @@
-"""Every term of the loss as a pure function of tensors; `bdlf.objective.TERMS` assigns these functions to the terms."""
+"""Every term of the loss as a pure function of tensors; `bdlf.terms.TERMS` assigns these functions to the terms."""
 
 from bdlf.losses.block_triplets import dual_triplet, middle_triplet
 from bdlf.losses.body_shape import column_orthogonality, erased_distillation, related
@@ -12,7 +12,7 @@ from bdlf.losses.correlation import (
 from bdlf.losses.distillation import distillation, feature_relation, fused_distillation, mutual_distillation
 from bdlf.losses.orthogonality import orthogonality
 from bdlf.losses.paired_rows import colour_free, consistency
-from bdlf.losses.supervised import identity, triplet
+from bdlf.losses.supervised import identity, part_identity, triplet
 from bdlf.losses.weighted_triplets import squared_difference, weighted_triplet
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "middle_triplet",
     "mutual_distillation",
     "orthogonality",
+    "part_identity",
     "related",
     "specific_shared",
     "specific_shared_from_correlations",

@@ -18,6 +18,13 @@ def identity(logits: Float[Tensor, "n ids"], labels: Int[Tensor, " n"]) -> Float
 
 
 @full_precision
+def part_identity(logits: Float[Tensor, "n parts ids"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """`id_parts` of MMN: the mean over the parts of `identity`. Each part of a row has class scores of its own."""
+    parts = logits.shape[1]
+    return F.cross_entropy(logits.flatten(0, 1), labels.long().repeat_interleave(parts))
+
+
+@full_precision
 def triplet(features: Float[Tensor, "n c"], labels: Int[Tensor, " n"], margin: float = 0.3) -> Float[Tensor, ""]:
     """`tri` of Eq. 22: the batch-hard triplet loss of Hermans et al. [paper] with a hard margin of 0.3 [lineage].
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from bdlf.config import Config
-from bdlf.methods import two_stream
+from bdlf.methods import bdlf, deen, mmn, sgiel, two_stream
 from bdlf.methods.bdlf import BDLF
+from bdlf.methods.deen import DEEN
+from bdlf.methods.mmn import MMN
+from bdlf.methods.sgiel import SGIEL
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.network import Network
 from bdlf.objective import Objective
 from bdlf.system.errors import check_choice
 
-METHODS = ("bdlf", *two_stream.VIEWS)
+_EMBEDDED = {
+    "bdlf": bdlf.EMBEDDED,
+    **dict.fromkeys(two_stream.VIEWS, two_stream.EMBEDDED),
+    "deen": deen.EMBEDDED,
+    "mmn": mmn.EMBEDDED,
+    "sgiel": sgiel.EMBEDDED,
+}
+METHODS = tuple(_EMBEDDED)
 """Values of `method.name`."""
+
+
+def embedded_features(method: str) -> tuple[str, ...]:
+    """Values of `evaluation.feature` for a method: what its network can return in inference."""
+    return _EMBEDDED[method]
 
 
 def build_network(config: Config, identities: int, objective: Objective, *, weights: str) -> Network:
@@ -21,7 +36,8 @@ def build_network(config: Config, identities: int, objective: Objective, *, weig
     backbone's initial weights come from: `imagenet`, `none` (random), or a file. Raises InputError for an unknown
     option, and for weights that cannot be had.
     """
-    check_choice("method.name", config.method.name, METHODS)
+    method = config.method
+    check_choice("method.name", method.name, METHODS)
     backbone = Backbone(
         config.backbone.name,
         weights=weights,
@@ -30,14 +46,15 @@ def build_network(config: Config, identities: int, objective: Objective, *, weig
         seed=config.seed,
     )
     features, logits, seed = objective.features, objective.logits, config.seed
-    if config.method.name in two_stream.VIEWS:
+    if method.name in two_stream.VIEWS:
         return two_stream.build(
-            config.method.name,
-            backbone,
-            identities,
-            features=features,
-            logits=logits,
-            options=config.method.two_stream,
-            seed=seed,
+            method.name, backbone, identities, features=features, logits=logits, options=method.two_stream, seed=seed
         )
+    if method.name == "deen":
+        blocks, options = objective.blocks, method.deen
+        return DEEN(backbone, identities, features=features, logits=logits, blocks=blocks, options=options, seed=seed)
+    if method.name == "mmn":
+        return MMN(backbone, identities, features=features, logits=logits, options=method.mmn, seed=seed)
+    if method.name == "sgiel":
+        return SGIEL(backbone, identities, features=features, logits=logits, seed=seed)
     return BDLF(backbone, identities, features=features, logits=logits, dfe=config.dfe, beg=config.beg, seed=seed)

@@ -69,11 +69,15 @@ class Backbone(nn.Module):
         self.pooling = pooling
         self.gem_p = gem_p
         if last_stride == 1:
-            first = self.resnet.layer4[0]
-            strided = first.conv2 if isinstance(first, Bottleneck) else first.conv1
-            strided.stride = first.downsample[0].stride = (1, 1)
+            self.keep_last_map_large()
         if weights != "none":
             load_weights(self.resnet, name, imagenet_file(name) if weights == "imagenet" else weights)
+
+    def keep_last_map_large(self) -> None:
+        """Set the stride of stage 4 to 1."""
+        first = self.resnet.layer4[0]
+        strided = first.conv2 if isinstance(first, Bottleneck) else first.conv1
+        strided.stride = first.downsample[0].stride = (1, 1)
 
     def fore(self, images: Float[Tensor, "rows 3 height width"], stage: int) -> Float[Tensor, "rows narrow h w"]:
         """E^fore of Eq. 1: stem and stages 1..`stage`. Returns Z^M, (rows, C', H', W')."""

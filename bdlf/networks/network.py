@@ -24,6 +24,8 @@ class View:
     """The modality whose images the view shows: `vis` or `ir`."""
     recolour: str = "none"
     """How the view changes colours: one of `bdlf.data.augment.RECOLOURINGS`."""
+    silhouette: bool = False
+    """Whether the view shows the body-shape map of the image instead of the image."""
 
 
 @runtime_checkable

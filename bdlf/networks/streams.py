@@ -23,3 +23,19 @@ def stream(seed: int, name: str) -> Iterator[None]:
         # torch.manual_seed is not used, because it would seed every GPU too.
         torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big"))
         yield
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Within the block, the CPU's generator and that of `device` start at `seed`; afterwards they are as before.
+
+    A network that draws random numbers in a training step (dropout) therefore draws the same ones when the step is
+    repeated, or when training goes on from a checkpoint. The host does not wait for the device.
+    """
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -13,10 +13,13 @@ from typing import Any
 
 from bdlf.active import LOSS_GROUPS, active_weights, can_decide, components, flat, in_use, method_name, with_components
 from bdlf.config import Config
+from bdlf.reporting.composed import own_values, with_method
 from bdlf.reporting.families import Asked, Family, Table, Values, as_typed, in_common
 from bdlf.runs.identity import values_hash
 from bdlf.system.errors import InputError
 
+METHOD = "method.name"
+"""A key whose rows have, in all other keys, what `method=` gives them."""
 VARIANT = "variant"
 """A key that stands for the components of Table 2. Its values are the names of the table's rows, not labels of runs."""
 _MOST_QUESTIONS = 50_000  # one table computes at most about so many hashes of configurations, each in about 0.1 ms
@@ -77,7 +80,8 @@ def _families(keys: Sequence[str], configurations: Sequence[Values]) -> list[Fam
     bases: dict[tuple, Values] = {}  # from the values of all other keys to a configuration that has them
     own: dict[tuple, list[tuple]] = {}  # from the same to the values of `keys` that runs have beside them
     for values in configurations:
-        rest = tuple((key, str(value)) for key, value in values.items() if can_decide(key) and _is_fixed(key, keys))
+        others = own_values(values) if METHOD in keys else values  # what a method brings with it follows its name
+        rest = tuple((key, str(value)) for key, value in others.items() if can_decide(key) and _is_fixed(key, keys))
         bases.setdefault(rest, values)
         own.setdefault(rest, []).append(_choice(values, keys))
     every = {choice for choices in own.values() for choice in choices}
@@ -159,8 +163,9 @@ def _family(keys: Sequence[str], base: Values, choices: Sequence[tuple], present
 
 
 def _changed(base: Values, keys: Sequence[str], choice: tuple) -> dict[str, Any]:
-    values = dict(base)
-    for key, value in zip(keys, choice, strict=True):
+    chosen = dict(zip(keys, choice, strict=True))
+    values = with_method(base, chosen.pop(METHOD)) if METHOD in chosen else dict(base)
+    for key, value in chosen.items():
         if key == VARIANT:
             values = with_components(values, value)
         else:

@@ -69,13 +69,13 @@ def sections(block: Block) -> list[Section]:
     A section that has no value is left out. The lines of published methods stand only among the published numbers.
     """
     table, keys, runs = block.table, _keys(block), _runs(block.table)
-    own = [line for line, text in enumerate(table["runs"]) if text not in set(published()["venue"])]
+    own = _own(table)
     ours = [_plain(table, figure, "ours") for figure in _PRINTED if figure in table]
     beside = [line for line in range(len(table)) if _present(table, "paper_rank1")[line]]
     found = [
         ("", [runs, *_figures(block)], own),
         (f"Difference to {block.reference}, in points, with its 95 % interval", _differences(block), own),
-        ("Beside published numbers", [runs, *ours, *_published(table)], beside),
+        ("Beside published numbers" if own else "Published numbers", [runs, *ours, *_published(table)], beside),
         ("Costs (GFLOP per image, M: million)", _costs(table), own),
     ]
     known = [(caption, columns, lines) for caption, columns, lines in found if columns and lines]
@@ -125,7 +125,13 @@ def _key(value: object) -> str:
 
 
 def _runs(table: pd.DataFrame) -> Column:
-    return Column("runs", tuple(map(_key, table["runs"])), figure=False)
+    head = "runs" if _own(table) else "venue"
+    return Column(head, tuple(map(_key, table["runs"])), figure=False)
+
+
+def _own(table: pd.DataFrame) -> list[int]:
+    """The lines that are of runs, and not of published methods."""
+    return [line for line, text in enumerate(table["runs"]) if text not in set(published()["venue"])]
 
 
 def _figures(block: Block) -> list[Column]:
@@ -202,8 +208,8 @@ def _published(table: pd.DataFrame) -> list[Column]:
 
 
 def _protocols(table: pd.DataFrame) -> list[str]:
-    """The `paper_protocol` of every line that has published numbers."""
-    there = _present(table, "paper_rank1")
+    """The `paper_protocol` of every line that has one."""
+    there = _present(table, "paper_protocol")
     return [str(table["paper_protocol"].iloc[line]) for line in range(len(table)) if there[line]]
 
 

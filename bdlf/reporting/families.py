@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bdlf.active import COMPONENTS, components, in_use, with_components
+from bdlf.reporting.composed import SHARED, method_names, origin, with_method, with_usual_method
 from bdlf.runs.identity import values_hash
 
 Values = Mapping[str, Any]
@@ -48,6 +49,10 @@ class Family:
     """The rows by their names."""
     common: dict[str, Any]
     """The keys that have one value in all rows which use them, with this value."""
+    recipe: str = SHARED
+    """The value of `recipe` of all rows; the table of all methods has blocks of its own for each."""
+    title: str = ""
+    """The title of the family's blocks, if it is not the table's."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,29 @@ def _whole_method_with(key: str, value: int) -> Callable[[Values], Values | None
     return lambda values: {**values, key: value} if components(values) == _FULL else None
 
 
+def _every_method(configurations: Iterable[Values]) -> list[Family]:
+    """A row for each method with its usual network and loss, in the recipe and with the images of the runs."""
+    found: dict[tuple[str, ...], Family] = {}
+    names = method_names()
+    for values in configurations:
+        if values["method.name"] not in names:  # the run of a method that is not there any more
+            continue
+        base, (_, _, recipe) = with_usual_method(values), origin(values)
+        rows = {name: with_method(base, name) for name in names}
+        members = {
+            name: Asked(values_hash(one, without_split=True), one, {"method": name}) for name, one in rows.items()
+        }
+        key = (recipe, *(one.group for one in members.values()))
+        if key not in found:
+            title = "" if recipe == SHARED else "Table 1, here, each method with its own recipe"
+            found[key] = Family(members, in_common(list(rows.values())), recipe, title)
+    return list(found.values())
+
+
 _STAGES = {f"stage{stage}": stage for stage in range(1, 5)}
 _BLOCKS = {f"blocks{blocks}": blocks for blocks in range(1, 9)}
 
+ROOF = "roof"
 TABLES = {
     "table1": Table(
         "table1",
@@ -145,6 +170,7 @@ TABLES = {
         ("full",),
         ("dfe.stage", "dfe.blocks"),
     ),
+    ROOF: Table(ROOF, "Table 1, here, one recipe", ("method",), _every_method, "", method_names()),
     "table2": Table(
         "table2",
         "Table 2, components",
@@ -185,7 +211,7 @@ TABLES = {
         ("dfe.stage",),
     ),
 }
-"""The tables and the figure of the paper."""
+"""The tables and the figure of the paper, and Table 1 with the methods as they are trained here."""
 
 
 def differing(common: Values, main: Values) -> str:

@@ -18,7 +18,7 @@ from bdlf.active import in_use, method_name
 from bdlf.reporting.recorded import read_values, values_of
 from bdlf.runs.card import COSTS, ROWS, flat_rows
 from bdlf.runs.identity import dataset_name, values_hash
-from bdlf.runs.record import FIGURES, read_result
+from bdlf.runs.record import FIGURES, images_of, read_result
 from bdlf.runs.selection import RULES
 from bdlf.system.errors import InputError
 
@@ -51,6 +51,11 @@ class Gathered:
     """A flat configuration for every `group`: that of one of its runs, with the seed, split and names of that run."""
     problems: list[str]
     """A line for each run or folder that was left out."""
+
+    @property
+    def methods(self) -> set[str]:
+        """The names of the methods of all runs."""
+        return {values["method.name"] for values in self.configurations.values()}
 
     def with_configurations(self) -> pd.DataFrame:
         """The frame with a further column for every key of the configuration, empty for runs that do not use it."""
@@ -190,7 +195,7 @@ def _rows(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> list[dict[str
             raise InputError(f"'{wrong[0]}' of its result is no number")
     costs = {name: facts.get(name) for name in COSTS}
     blank = {"fingerprint": "", "trained_identities": None, **dict.fromkeys(ORIGIN)}
-    return [{**blank, **row, **costs} for row in rows]
+    return [{**blank, **row, "fingerprint": images_of(row.get("fingerprint") or ""), **costs} for row in rows]
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bdlf.system.errors import InputError
 
-NAMES = ("table1", "table2", "table3", "figure4")
+NAMES = ("table1", "roof", "table2", "table3", "figure4")
 FORMATS = ("md", "csv", "tex", "html")
 FRAMES = ("false", "true", "full")
 

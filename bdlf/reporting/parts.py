@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bdlf.reporting.families import Family, Table
+from bdlf.reporting.composed import SHARED
+from bdlf.reporting.families import ROOF, Family, Table
 from bdlf.reporting.gather import PROTOCOL, Gathered
 from bdlf.runs.selection import RULES
 
@@ -42,6 +43,11 @@ class Part:
     images: int
     """0 if the runs have the images that most runs have, else 1, 2, ..."""
 
+    @property
+    def title(self) -> str:
+        """The title of the block, without what distinguishes it from other blocks."""
+        return self.family.title or self.table.title
+
     @cached_property
     def wanted(self) -> set[tuple[int, int]]:
         """The (seed, split) of every run of the block, finished or not."""
@@ -52,8 +58,9 @@ def parts_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: boo
     """The runs of every block that has runs in at least `least` rows. The family with most runs comes first.
 
     With `main_only`, only that family gets blocks. Families at another stage or number of blocks than the paper's come
-    after the others. A family gets a block only if it has rows that no block of an earlier family shows. Of a run that
-    has an averaged model, the block shows this model alone, otherwise the raw one.
+    after the others, and so do those in which each method has its own recipe. A family gets a block only if it has rows
+    that no block of an earlier family shows. Of a run that has an averaged model, the block shows this model alone,
+    otherwise the raw one.
     """
     if gathered.frame.empty:
         return []
@@ -61,7 +68,11 @@ def parts_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: boo
     places = frame.groupby("group").indices
     runs = frame.groupby("group")["path"].nunique().to_dict()
     families = [
-        (_not_the_papers(table, family), -sum(runs.get(row.group, 0) for row in family.rows.values()), family)
+        (
+            _not_the_papers(table, family),
+            (family.recipe != SHARED, -sum(runs.get(row.group, 0) for row in family.rows.values())),
+            family,
+        )
         for family in table.families(gathered.configurations.values())
     ]
     shown: dict[tuple, set[str]] = {}  # from a way of scoring and images to the groups that blocks show already
@@ -92,7 +103,8 @@ def _reported(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
     """The rows of the models that are shown, with the columns `reported` and `scoring` (a number for each SCORING)."""
     averaged = frame["path"].isin(frame["path"][frame["model"] == "ema"])
     frame = frame[(frame["model"] == "ema") | ~averaged]
-    compared = any(key.startswith("ema.") for key in table.keys)  # only then may both models stand in one block
+    # Both models may stand in one block where its rows may differ in whether they average weights
+    compared = table.name == ROOF or any(key.startswith("ema.") for key in table.keys)
     frame = frame.assign(reported="reported" if compared else frame["model"])
     numbered: pd.DataFrame = frame.assign(scoring=frame.groupby(SCORING, dropna=False, sort=False).ngroup())
     return numbered
@@ -110,7 +122,16 @@ def _of_family(gathered: Gathered, frame: pd.DataFrame, table: Table, family: Fa
     for _, runs in frame.groupby(["scoring", "images"], sort=False):
         scoring, images = (int(runs[name].iloc[0]) for name in ("scoring", "images"))
         card = {name: _plain(runs[name].iloc[0]) for name in SCORING}
-        yield (scoring, images), Part(table, family, card, runs, left[:0] if images else left, images)
+        if runs["model"].nunique() == 1:
+            card["reported"] = str(runs["model"].iloc[0])
+        own = family if family.recipe == SHARED else _scored(family, runs)
+        missed = left[left["row"].isin(own.rows)]
+        yield (scoring, images), Part(table, own, card, runs, missed[:0] if images else missed, images)
+
+
+def _scored(family: Family, runs: pd.DataFrame) -> Family:
+    """The family with the rows that have runs. In its recipe each method is scored in a way of its own."""
+    return replace(family, rows={name: row for name, row in family.rows.items() if (runs["row"] == name).any()})
 
 
 def _plain(value: Any) -> Any:

@@ -7,14 +7,13 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import count, islice, product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from bdlf.active import can_decide, flat
+from bdlf.active import PAPER, can_decide, foreign_keys
+from bdlf.reporting.composed import SHARED, composed, origin
 from bdlf.reporting.families import Values, as_typed
 from bdlf.reporting.intervals import Estimate
 from bdlf.reporting.parts import Part, repetitions
@@ -148,32 +147,24 @@ def _place_and_scoring(part: Part) -> list[str]:
 
 
 def overrides(values: Values, without: Sequence[str] = ()) -> list[str]:
-    """The words of the command line that ask for a flat configuration: its dataset, and what differs from its recipe.
+    """The words of the command line that ask for a flat configuration: its dataset, its method and what differs.
 
     The words do not say the seed, the split, any name, or where the output goes. The keys in `without` are left out.
     """
-    recipe = _recipe(str(values["dataset.name"]))
-    wanted = [key for key in values if can_decide(key) or key == "dataset.root"]
+    dataset, method, recipe = origin(values)
+    given = composed(dataset, method, recipe)
+    unsaid = {"dataset.name", "dataset.split", *without, *foreign_keys(values)}
+    wanted = [key for key in values if can_decide(key) or key in ("dataset.root", "dataset.silhouettes")]
     differ = [
         f"{key}={_quoted(values[key]) if isinstance(values[key], str) else as_typed(values[key])}"
         for key in wanted
-        if key not in ("dataset.name", "dataset.split", *without) and values[key] != recipe[key]
+        if key not in unsaid and values[key] != given[key]
     ]
-    return [*([f"dataset={values['dataset.name']}"] if values["dataset.name"] != "synthetic" else []), *differ]
+    named = [f"dataset={dataset}"] if dataset != "synthetic" else []
+    named += [f"method={method}"] if method != PAPER else []
+    return [*named, *([f"recipe={recipe}"] if recipe != SHARED else []), *differ]
 
 
 def _quoted(text: str) -> str:
     """The text as it is written in an override of Hydra: in quotation marks if it has special characters."""
     return text if re.fullmatch(r"[\w./-]+", text) else f"'{text}'"
-
-
-@cache
-def _recipe(dataset: str) -> dict[str, Any]:
-    """The flat configuration that `dataset=<dataset>` alone gives."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from bdlf.config import config_folder
-
-    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        return flat(OmegaConf.to_object(compose("config", [f"dataset={dataset}"])))

@@ -16,12 +16,16 @@ from bdlf.datasets.protocol import protocol_name
 SAME = "the same"
 """The value of `paper_protocol` if our protocol is the paper's in everything that is known of the latter."""
 _PRINTED = ("dataset", "mode", "shots", "direction", "reading")
+_OF_METHODS = ("table1", "roof")
+"""Tables that print numbers for several protocols."""
 
 
 @cache
 def published() -> pd.DataFrame:
-    """The paper's numbers: table, row, venue, dataset, mode, shots, direction, reading, rank1, mAP, source, remark.
+    """Published numbers: table, row, venue, dataset, mode, shots, direction, reading, rank1, mAP, source, remark.
 
+    The lines of `roof` are of other sources than the paper: of AGW, which Table 1 leaves out, and of methods for which
+    another source has other numbers than Table 1. An empty mAP is not known to us. The other lines are the paper's.
     `remark` holds sentences that a reader of the number must know. The line of Figure 4 has no numbers, because the
     paper prints none.
     """
@@ -35,9 +39,14 @@ def methods() -> list[Mapping[str, Any]]:
     return methods
 
 
+def printed() -> list[Mapping[Any, Any]]:
+    """The published numbers of all methods, of any source: those of Table 1 first."""
+    return list(_entries("roof"))
+
+
 def remarks(table: str, card: Mapping[str, Any]) -> list[str]:
     """The remarks on the numbers that `paper` gives beside `card`, as single sentences without repetition."""
-    entries = [entry for entry in _entries(table) if table != "table1" or _printed(entry, card)]
+    entries = [entry for entry in _entries(table) if table not in _OF_METHODS or _printed(entry, card)]
     sentences = [one for entry in entries for one in re.split(r"(?<=\.) ", entry["remark"] or "")]
     return [one for one in dict.fromkeys(sentences) if one]
 
@@ -51,6 +60,7 @@ def paper(table: str, row: str, card: Mapping[str, Any]) -> dict[str, Any]:
     `paper_protocol` is SAME only if all of this is as in the paper. Otherwise it names what differs, as in `gallery
     official, not agw; split 3 of 10`. The paper may print no number for the cell's dataset, mode, shots, direction and
     reading. All three values are then None in Table 1; the other tables give their only number and name its protocol.
+    The table `roof` has the numbers of Table 1, and those of other sources for methods that Table 1 leaves out.
 
     The paper states dataset, direction and mode, and refers to AGW's evaluation for RegDB's ten splits. It does not
     state the rest. For `shots`, `gallery` (SYSU-MM01 and LLCM: one image of each identity and camera, drawn as AGW
@@ -72,7 +82,8 @@ def paper(table: str, row: str, card: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _entries(table: str) -> list[dict[Any, Any]]:
-    known = published().query("table == @table").astype(object)
+    known = published()
+    known = known[known["table"].isin(_OF_METHODS if table == "roof" else (table,))].astype(object)
     entries: list[dict[Any, Any]] = known.where(known.notna(), None).to_dict("records")
     return entries
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from bdlf.reporting import roof
 from bdlf.reporting.block import Block
 from bdlf.reporting.comparison import FIGURES, Queries, adjust, compare, read_queries
-from bdlf.reporting.families import Asked, Family, Table, differing
+from bdlf.reporting.families import ROOF, Asked, Family, Table, differing
 from bdlf.reporting.gather import ORIGIN, Gathered
 from bdlf.reporting.intervals import Estimate
 from bdlf.reporting.parts import PAPER, Part, parts_of, repetitions
@@ -25,10 +26,15 @@ FEATURE = "after_bn"
 
 
 def blocks_of(gathered: Gathered, table: Table, *, least: int = 1, main_only: bool = False) -> Iterator[Block]:
-    """The blocks of a table. `parts_of` decides which there are and which runs stand in each, by the same arguments."""
+    """The blocks of a table. `parts_of` decides which there are and which runs stand in each, by the same arguments.
+
+    After its blocks the table of all methods has blocks of published numbers.
+    """
     parts = parts_of(gathered, table, least=least, main_only=main_only)
     for part in parts:
-        yield _block(part, parts[0].family)
+        yield _block(part, next(one.family for one in parts if one.family.recipe == part.family.recipe))
+    if table.name == ROOF:
+        yield from roof.published_blocks(parts)
 
 
 @dataclass
@@ -89,14 +95,14 @@ def _block(part: Part, main: Family) -> Block:
     different = differing(family.common, main.common)
     notes = _leading_notes(part, found.reference) + found.notes
     notes += power_note(found.estimates, runs, len(found.lines))
-    notes += [f"Of the paper: {remark}" for remark in remarks(table.name, part.card)]
+    notes += roof.recipe_notes(family) if table.name == ROOF else _paper_notes(part)
     if different:
         notes.append(f"These runs differ from those of the first block in {different}.")
     if part.images:
         prints = ", ".join(sorted({fingerprint[:8] for fingerprint in runs["fingerprint"]}))
         count = runs["path"].nunique()
         found.problems.append(
-            f"{table.title}: {count} {'runs have' if count > 1 else 'run has'} other images (dataset fingerprint "
+            f"{part.title}: {count} {'runs have' if count > 1 else 'run has'} other images (dataset fingerprint "
             f"{prints}) than most runs; such runs stand in a block of their own and are not compared with the others"
         )
         notes.append(
@@ -107,6 +113,10 @@ def _block(part: Part, main: Family) -> Block:
     return Block(
         title, table.keys, pd.DataFrame(lines), tuple(notes), _card(part), found.reference, tuple(found.problems)
     )
+
+
+def _paper_notes(part: Part) -> list[str]:
+    return [f"Of the paper: {remark}" for remark in remarks(part.table.name, part.card)]
 
 
 def _reference(part: Part) -> str | None:
@@ -122,7 +132,7 @@ def _reference(part: Part) -> str | None:
 
 
 def _title(part: Part, different: str) -> str:
-    title = f"{part.table.title}: {part.card['dataset']}"
+    title = f"{part.title}: {part.card['dataset']}"
     words = protocol(part.card)
     if words:
         title += f", {words}"
@@ -139,7 +149,8 @@ def _title(part: Part, different: str) -> str:
 
 def _leading_notes(part: Part, reference: str | None) -> list[str]:
     card = part.card
-    model = {"ema": "the averaged model", "raw": "the raw model"}.get(card["reported"], "the reported model")
+    both = "the averaged model of runs that keep one, else the raw one"
+    model = {"ema": "the averaged model", "raw": "the raw model"}.get(card["reported"], both)
     flip = "on" if card["flip"] else "off"
     notes = [
         f"Shown: {model}, feature {card['feature']}, {card['similarity']} similarity, flip averaging {flip}; "
@@ -207,7 +218,8 @@ def _own_line(part: Part, name: str, asked: Asked, own: pd.DataFrame, left: pd.D
         line[f"{figure}_std"] = spreads[figure] if len(own) > 1 else None
     if part.table.name != "by":
         card = _paper_card(part.card, own if len(own) else part.runs)
-        line |= paper(part.table.name, "BDLF" if part.table.name == "table1" else name, card)
+        printed = {"table1": "BDLF", ROOF: name.upper()}.get(part.table.name, name)
+        line |= paper(part.table.name, printed, card)
         for figure in FIGURES:
             same = line["paper_protocol"] == "the same" and line[figure] is not None
             line[f"{figure}_to_paper"] = line[figure] - line[f"paper_{figure}"] if same else None

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bdlf.config import Config
 from bdlf.runs.identity import NEUTRAL
-from bdlf.runs.record import read_result, source_state
+from bdlf.runs.record import images_of, read_result, source_state
 from bdlf.runs.selection import LAST
 from bdlf.system.errors import InputError
 from bdlf.system.files import remove_leftovers
@@ -133,6 +133,11 @@ class RunFolder:
 
     def require_fingerprint(self, recorded: str, now: str) -> None:
         """Raise InputError if the fingerprint of the images now is not the one that the run has recorded."""
+        if recorded != now and images_of(recorded) == images_of(now):
+            raise InputError(
+                f"{self.path} was trained on other silhouettes than those at dataset.silhouettes; restore them, or "
+                "start again with rerun=true"
+            )
         if recorded != now:
             raise InputError(
                 f"{self.path} belongs to other images (dataset fingerprint {recorded[:8]}, now {now[:8]}); "

@@ -21,7 +21,13 @@ from bdlf.datasets import dataset_named
 from bdlf.datasets.record import is_synthetic
 from bdlf.system.errors import InputError
 
-NEUTRAL: dict[str, Any] = {"image.range": "file", "method.name": "bdlf"}
+NEUTRAL: dict[str, Any] = {
+    "image.range": "file",
+    "method.name": "bdlf",
+    "augment.erase_area": [0.02, 0.4],
+    "augment.erase_fill": "caj",
+    "augment.grey": 0.0,
+}
 """Keys that were added to the schema after runs had been recorded, each with the value that changes nothing in a run.
 
 A key is left out of the hash while it has this value, so that runs recorded before the key existed keep their hash. The
@@ -144,6 +150,7 @@ def run_label(config: Config) -> str:
 
     For another method than the paper's it is the name of the method.
     If the stage and the number of blocks are in use, the name also says them where they are not the paper's 3 and 6.
+    With `recipe=published` it ends in `-published`.
     Raises InputError for a label with other characters than A-Z a-z 0-9 . _ and -.
     """
     label = config.label
@@ -153,6 +160,7 @@ def run_label(config: Config) -> str:
         label = method_name(values)
         label += f"-stage{used['dfe.stage']}" if used.get("dfe.stage", 3) != 3 else ""
         label += f"-blocks{used['dfe.blocks']}" if used.get("dfe.blocks", 6) != 6 else ""
+        label += "-published" if config.recipe == "published" else ""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", label):
         raise InputError(f"label='{label}' has characters other than A-Z a-z 0-9 . _ -; choose another label=")
     return label

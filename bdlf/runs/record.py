@@ -175,6 +175,14 @@ def read_result(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], result)
 
 
+def images_of(fingerprint: str) -> str:
+    """The fingerprint of the images in that of a run; see `bdlf.experiment.Experiment.fingerprint`.
+
+    Scoring reads no silhouettes, and runs with and without them are compared on the same images.
+    """
+    return fingerprint.partition("+")[0]
+
+
 def package_versions() -> dict[str, str | None]:
     """The versions of Python and of the packages that the figures depend on; None for a package not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}

@@ -15,6 +15,7 @@ from bdlf.evaluation.features_file import write_features
 from bdlf.experiment import Experiment, open_run
 from bdlf.runs.folder import RunFolder, read_config
 from bdlf.runs.identity import dataset_id
+from bdlf.runs.record import images_of
 from bdlf.runs.selection import LAST, UNFINISHED, selection_rules
 from bdlf.scoring.written import digest, write_scores
 from bdlf.system.device import accelerator, configure_process, device_name
@@ -43,7 +44,7 @@ def score_run(config: EvaluateConfig) -> None:
     configure_process(devices=options.devices, threads=options.threads, deterministic=options.deterministic)
     device = torch.device(accelerator(options.devices))
     run = open_run(folder.path, selection=rule, config=options, device=device)
-    folder.require_fingerprint(run.checkpoint["fingerprint"], run.fingerprint)
+    folder.require_fingerprint(images_of(run.checkpoint["fingerprint"]), run.images_fingerprint)
 
     # Score it
     epoch = run.checkpoint["epoch"] - (not run.checkpoint["step"])  # from 0: the last one that is done or has begun
@@ -100,7 +101,7 @@ def _facts(run: Experiment, selection: str) -> dict[str, object]:
         "run_id": run.checkpoint["run_id"],
         "label": run.folder.label,
         "dataset": dataset_id(run.config.dataset),
-        "fingerprint": run.fingerprint,
+        "fingerprint": run.images_fingerprint,
         "test_fingerprint": run.test_fingerprint,
         "trained_identities": len(run.sampler.pids),
         "held_out_identities": run.held_out_identities,

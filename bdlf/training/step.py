@@ -13,6 +13,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from bdlf.data.batches import Batch
+from bdlf.networks.embeddings import Embeddings
+from bdlf.networks.streams import seeded
 from bdlf.objective import Objective, correlations
 from bdlf.training.ema import Averaged
 from bdlf.training.nonfinite import Buffers, first_gradient, first_layer
@@ -65,6 +67,7 @@ class Stepper:
         self._learner = learner
         self._parameters = [one for one in learner.network.parameters() if one.requires_grad]
         self._buffers = Buffers(learner.network)
+        self._teacher_buffers = None if learner.averaged is None else Buffers(learner.averaged.module)
         _give_momenta_a_value(learner.optimizer)
         device = self._parameters[0].device
         self._good = torch.ones((), dtype=torch.bool, device=device)
@@ -82,7 +85,7 @@ class Stepper:
 
     def step(self, batch: Batch, progress: float) -> None:
         """Take one step on a batch on the device. `progress` is the fraction of training that is done, in 0..1."""
-        embeddings = self._learner.model(batch.images, batch.labels)
+        embeddings = self._embed(batch)
         losses = self._learner.objective(embeddings, batch.labels, progress)
         self._learner.optimizer.zero_grad(set_to_none=True)
         self._learner.fabric.backward(losses.total)
@@ -110,6 +113,27 @@ class Stepper:
         self._taken += self._good
         self._launched += 1
 
+    def _embed(self, batch: Batch) -> Embeddings:
+        """What the network makes of a batch, and the teacher if a term reads it. The batch seeds what they draw."""
+        device = batch.images.device
+        with seeded(batch.seed, device):
+            teacher = self._teach(batch) if self._learner.objective.teacher else None
+        with seeded(batch.seed, device):
+            embeddings: Embeddings = self._learner.model(batch.images, batch.labels)
+        embeddings.teacher = teacher
+        return embeddings
+
+    @torch.no_grad()
+    def _teach(self, batch: Batch) -> Embeddings:
+        """What the average of the weights makes of a batch in training mode. Its BatchNorm statistics do not move."""
+        averaged = self._learner.averaged
+        assert averaged is not None and self._teacher_buffers is not None  # `bdlf.assembly` refuses to build without
+        self._teacher_buffers.settle(torch.ones_like(self._good))  # they have moved since the last step
+        with self._learner.fabric.autocast():
+            taught: Embeddings = averaged.module.train()(batch.images, batch.labels)
+        self._teacher_buffers.settle(torch.zeros_like(self._good))
+        return taught
+
     def look(self) -> Seen:
         """Wait for the device, and report what became of the steps. Later steps change the weights again."""
         taken, good = int(self._taken), bool(self._good)
@@ -130,14 +154,14 @@ class Stepper:
 
         `look` has reported `wrong`. The step is repeated up to its gradient, and nothing is changed.
         """
-        model, optimizer = self._learner.model, self._learner.optimizer
+        optimizer = self._learner.optimizer
         with torch.compiler.set_stance("force_eager"):  # because a compiled network does not run layer by layer
             if wrong != GRADIENT:
-                layer = first_layer(self._learner.network, lambda: model(*batch))
+                layer = first_layer(self._learner.network, lambda: self._embed(batch))
                 where = f"first in layer {layer}" if layer else "every layer's output is finite"
             else:
                 optimizer.zero_grad(set_to_none=True)
-                losses = self._learner.objective(model(*batch), batch.labels, progress)
+                losses = self._learner.objective(self._embed(batch), batch.labels, progress)
                 self._learner.fabric.backward(losses.total)
                 gradient = first_gradient(self._learner.network)
                 where = f"nearest to the loss that of {gradient}" if gradient else "finite when the step was repeated"

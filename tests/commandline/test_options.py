@@ -17,7 +17,7 @@ DATASETS = ("sysu", "regdb", "llcm", "synthetic")
 FILES: dict[str, dict[str, Path]] = {}
 """Group -> option -> its file."""
 for _file in sorted(CONF.rglob("*.yaml")):
-    if _file.parent != CONF and CONF / "on_disk" not in _file.parents:
+    if _file.parent != CONF and not {CONF / "on_disk", CONF / "parts"} & set(_file.parents):
         FILES.setdefault(_file.parent.relative_to(CONF).as_posix(), {})[_file.stem] = _file
 
 
@@ -30,18 +30,31 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def leaves(file: Path, package: str | None = None) -> dict[str, Any]:
-    """What an option's file sets, and the options that it overrides others with, at their places in the whole."""
+    """What an option's file sets, and the options that it overrides others with, at their places in the whole.
+
+    A value that depends on the option of another group is `...`.
+    """
     first, *_ = file.read_text().splitlines()
     if package is None:
         group = file.parent.relative_to(CONF).as_posix().replace("/", ".")
         package = first.removeprefix("# @package ").strip() if first.startswith("# @package") else group
-    content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    loaded = OmegaConf.load(file)
+    defaults = OmegaConf.to_container(loaded.pop("defaults", OmegaConf.create([])))
+    content = OmegaConf.to_container(loaded, resolve=True)
     found: dict[str, Any] = {}
-    for default in content.pop("defaults", []):
+    depending: set[str] = set()
+    for default in defaults:
+        if default == "_self_":
+            continue
         ((where, option),) = default.items()
-        where, _, placed = where.removeprefix("override ").lstrip("/").partition("@")
-        found |= leaves(CONF / where / f"{option}.yaml", placed or None)
-    return found | flat(content, "" if package == "_global_" else f".{package}")
+        where, _, placed = where.removeprefix("override ").removeprefix("optional ").lstrip("/").partition("@")
+        placed = package if placed == "_here_" else placed or None
+        if "${" in option:
+            depending |= {key for one in (CONF / where).glob("*.yaml") for key in leaves(one, placed)}
+        else:
+            found |= leaves(CONF / where / f"{option}.yaml", placed)
+    found |= flat(content, "" if package == "_global_" else f".{package}")
+    return found | dict.fromkeys(depending, ...)
 
 
 def composed(*words: str) -> dict[str, Any]:
@@ -74,7 +87,7 @@ def test_an_option_that_was_asked_for_sets_all_that_its_file_says(dataset):
         for group, name in options:
             seen += 1
             for key, value in leaves(FILES[group][name]).items():
-                if values[key] != value:
+                if value is not ... and values[key] != value:
                     wrong.append(f"{group}={name} says {key[1:]}: {value}, the run has {values[key]}")
     assert not wrong, "\n".join(wrong)
     assert seen == sum(len(files) for group, files in FILES.items() if group != "dataset") > 75
@@ -88,18 +101,20 @@ def test_a_dataset_without_further_words_is_its_recipe(dataset):
 
 
 def test_a_datasets_file_sets_nothing_that_an_option_of_a_group_sets():
-    """Its values would be merged after the groups, and so overrule the option that the command line asks for."""
-    of_groups = {
-        key for group, files in FILES.items() if group != "dataset" for one in files.values() for key in leaves(one)
-    }
+    """Its values would be merged after the groups, and so overrule the option that the command line asks for.
+
+    The group `recipe` is merged after the dataset.
+    """
+    before = [files for group, files in FILES.items() if group not in ("dataset", "recipe")]
+    of_groups = {key for files in before for one in files.values() for key in leaves(one)}
     for dataset, file in FILES["dataset"].items():
         own = OmegaConf.to_container(OmegaConf.load(file))
         own.pop("defaults")
         assert of_groups.isdisjoint(flat(own)), dataset
 
 
-# Of `variant` and `equations` an option stands for what is different from the others, and no file overrides them.
-@pytest.mark.parametrize("group", sorted(FILES.keys() - {"dataset", "variant", "equations"}))
+# Of these groups an option stands for what is different from the others, and no file overrides them.
+@pytest.mark.parametrize("group", sorted(FILES.keys() - {"dataset", "variant", "equations", "recipe"}))
 def test_every_option_of_a_group_sets_the_same_keys(group):
     keys = {name: set(leaves(file)) for name, file in FILES[group].items()}
     every = set.union(*keys.values())

@@ -124,3 +124,8 @@ def test_from_run_in_a_file_is_refused(command, tmp_path):
     (tmp_path / "experiment" / "late.yaml").write_text("# @package _global_\nfrom_run: there\n")
     code, _, err = command("train", f"--config-dir={tmp_path}", "+experiment=late", "dry_run=true")
     assert code == 2 and err == "error: from_run=there has no effect in a file; give it on the command line\n"
+
+
+def test_a_recipe_needs_the_choices_that_a_saved_configuration_does_not_have(command, saved):
+    code, _, err = command("train", f"from_run={saved}", "recipe=published", "dry_run=true")
+    assert code == 2 and err.count("\n") == 1 and err.endswith("give method= too\n"), err

@@ -7,9 +7,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import binomtest, chisquare, ks_2samp
 
-from bdlf.data.augment import FILL, MEAN, RECOLOURINGS, STD, Augmentation, Draws, normalize
+from bdlf.data.augment import MEAN, RECOLOURINGS, STD, Augmentation, Draws, normalize
 from bdlf.system.errors import InputError
 
 SIZES = [(64, 32), (384, 144)]
@@ -28,10 +29,12 @@ def batch(rows, height, width, seed=0):
     return torch.randint(0, 256, (rows, height, width, 3), dtype=torch.uint8, generator=generator(seed))
 
 
-def one_by_one(images, draws, pad):
-    """What the draws mean, an image and a step at a time."""
+def one_by_one(images, draws, pad, fill=(0.4914, 0.4822, 0.4465)):
+    """What the draws mean, an image and a step at a time. Greying is Pillow's."""
     results = []
     for k, image in enumerate(images.numpy()):
+        if draws.grey[k]:
+            image = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
         if draws.mixed[k]:
             image = np.repeat(np.floor(image @ draws.weights[k].numpy())[:, :, None], 3, axis=2)
         height, width, _ = image.shape
@@ -44,7 +47,7 @@ def one_by_one(images, draws, pad):
         x = (crop / 255 - MEAN) / STD
         if draws.erase[k]:
             top, left, h, w = draws.erase_box[k].tolist()
-            x[top : top + h, left : left + w] = FILL
+            x[top : top + h, left : left + w] = fill
         if draws.exchange[k]:
             x = np.repeat(x[:, :, draws.channel[k], None], 3, axis=2)
         if draws.luma[k]:
@@ -73,23 +76,25 @@ def test_a_batch_is_what_each_image_alone_would_be(height, width, pad):
 
 
 def test_every_combination_of_steps_in_their_order():
-    images, pad = batch(64, 20, 12), 3
-    bits = torch.arange(64)
+    images, pad = batch(128, 20, 12), 3
+    bits = torch.arange(128)
     draws = Draws(
-        top=torch.full((64,), 6),
-        left=torch.full((64,), 1),
+        top=torch.full((128,), 6),
+        left=torch.full((128,), 1),
         flip=bits & 1 > 0,
         erase=bits & 2 > 0,
-        erase_box=torch.tensor([[1, 2, 10, 5]]).repeat(64, 1),
+        erase_box=torch.tensor([[1, 2, 10, 5]]).repeat(128, 1),
         exchange=bits & 4 > 0,
         channel=bits % 3,
         luma=bits & 16 > 0,
         mixed=bits & 32 > 0,
-        weights=torch.tensor([[0.47131, 0.21297, 0.31572]], dtype=torch.float64).repeat(64, 1),
+        weights=torch.tensor([[0.47131, 0.21297, 0.31572]], dtype=torch.float64).repeat(128, 1),
+        grey=(bits & 64 > 0) & ~(bits & 32 > 0),
     )
     draws = replace(draws, top=torch.where(bits & 8 > 0, 0, 6))
-    result = Augmentation(pad=pad).apply(images, draws)
-    torch.testing.assert_close(result.double(), one_by_one(images, draws, pad), rtol=0, atol=2e-6)
+    for name, fill in {"caj": (0.4914, 0.4822, 0.4465), "imagenet": (0.485, 0.456, 0.406), "zero": (0, 0, 0)}.items():
+        result = Augmentation(pad=pad, erase_fill=name).apply(images, draws)
+        torch.testing.assert_close(result.double(), one_by_one(images, draws, pad, fill), rtol=0, atol=2e-6)
 
 
 def test_none_and_all_of_a_step_and_an_image_of_one_pixel():
@@ -115,12 +120,11 @@ def test_normalised_pixels_and_padding():
     torch.testing.assert_close(off.apply(images, draws)[:, :, :7], black[None, :, None, None].expand(5, 3, 7, 6))
 
 
-@pytest.mark.parametrize("off", ["crop", "flip", "erase", "exchange"])
+@pytest.mark.parametrize("off", ["crop", "flip", "erase", "exchange", "grey"])
 def test_each_step_can_be_switched_off_and_changes_nothing_of_the_others(off):
-    full = Augmentation().draw(64, 32, leading(50, 50), generator())
-    switched = replace(Augmentation(), **{off: False if off == "crop" else 0.0}).draw(
-        64, 32, leading(50, 50), generator()
-    )
+    on = Augmentation(grey=0.5)
+    full = on.draw(64, 32, leading(50, 50), generator())
+    switched = replace(on, **{off: False if off == "crop" else 0.0}).draw(64, 32, leading(50, 50), generator())
     if off == "crop":
         assert (switched.top == 10).all()
         assert (switched.left == 10).all()
@@ -170,10 +174,10 @@ def test_rates_of_flip_and_exchange_and_the_infrared_half(many):
         assert binomtest(int(drawn.sum()), 20000, rate).pvalue > 1e-4
 
 
-def erase_loop(height, width, rng):
+def erase_loop(height, width, rng, low=0.02, high=0.4):
     """Random erasing as published: retried until the rectangle is smaller than the image both ways."""
     for _ in range(100):
-        area = rng.uniform(0.02, 0.4) * height * width
+        area = rng.uniform(low, high) * height * width
         aspect = rng.uniform(0.3, 1 / 0.3)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if w < width and h < height:
@@ -181,13 +185,14 @@ def erase_loop(height, width, rng):
     return None
 
 
+@pytest.mark.parametrize("area", [(0.02, 0.4), (0.2, 0.8)])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_erased_rectangles_follow_the_published_loop(height, width):
-    draws = Augmentation(erase=1.0).draw(height, width, leading(0, 30000), generator(2))
+def test_erased_rectangles_follow_the_published_loop(height, width, area):
+    draws = Augmentation(erase=1.0, erase_area=area).draw(height, width, leading(0, 30000), generator(2))
     assert draws.erase.all()
     ours = draws.erase_box.numpy()
     rng = random.Random(0)
-    theirs = np.array([erase_loop(height, width, rng) for _ in range(30000)])
+    theirs = np.array([erase_loop(height, width, rng, *area) for _ in range(30000)])
     for measure in (
         lambda box: box[:, 0],
         lambda box: box[:, 1],
@@ -217,9 +222,15 @@ def test_erasing_happens_half_the_time_and_as_often_as_something_fits(many):
 def test_impossible_settings_are_refused():
     with pytest.raises(InputError, match="pad=-1"):
         Augmentation(pad=-1)
-    for name in ("flip", "erase", "exchange"):
+    for name in ("flip", "erase", "exchange", "grey"):
         with pytest.raises(InputError, match=f"{name}=1.5: give a probability"):
             Augmentation(**{name: 1.5})
+    for area in [(), (0.2,), (0.1, 0.2, 0.3), (0.4, 0.2), (0.0, 0.4), (0.2, 1.1), (math.nan, 0.4), (0.2, math.nan)]:
+        with pytest.raises(InputError, match=r"erase_area=.*: give two shares of the image, 0 < low <= high <= 1"):
+            Augmentation(erase_area=area)
+    assert Augmentation(erase_area=[1.0, 1.0]).draw(8, 8, leading(0, 4), generator()).erase.sum() == 0, "too large"
+    with pytest.raises(InputError, match="erase_fill='white' is not known; known: caj, imagenet, zero"):
+        Augmentation(erase_fill="white")
 
 
 def test_every_recolouring_is_what_each_image_alone_would_be():
@@ -256,3 +267,52 @@ def test_a_mixed_grey_image_stays_what_it_is_up_to_the_floor():
     result = augmentation(grey, torch.full((30,), RECOLOURINGS.index("mix")), generator())
     step = (normalize(grey) - result) * torch.tensor(STD)[:, None, None] * 255
     assert step.min() > -1e-3 and step.max() < 1 + 1e-3
+
+
+def test_grey_images_are_those_of_pillow_in_both_modalities_and_a_grey_image_stays_what_it_is():
+    codes = torch.arange(400) % len(RECOLOURINGS)
+    augmentation = Augmentation(pad=3, grey=0.5)
+    images, draws = batch(400, 12, 10), augmentation.draw(12, 10, codes, generator(3))
+    for code, name in enumerate(RECOLOURINGS):
+        drawn = int(draws.grey[codes == code].sum())
+        assert drawn == 0 if name == "mix" else 20 < drawn < 60, name
+    assert (draws.grey & draws.erase & draws.exchange).any()
+    expected = one_by_one(images, draws, 3)
+    torch.testing.assert_close(augmentation.apply(images, draws).double(), expected, rtol=0, atol=2e-6)
+    grey = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3).contiguous()
+    always = Augmentation(crop=False, flip=0.0, erase=0.0, exchange=0.0, grey=1.0)
+    assert torch.equal(always(grey, torch.zeros(256).long(), generator()), normalize(grey))
+    rates = Augmentation(grey=0.3).draw(8, 8, torch.zeros(20000).long(), generator())
+    assert binomtest(int(rates.grey.sum()), 20000, 0.3).pvalue > 1e-4
+    steps = np.stack([rates.flip, rates.erase, rates.grey])
+    assert np.abs(np.corrcoef(steps) - np.eye(3)).max() < 0.04
+
+
+def test_images_that_may_not_be_erased_are_neither_erased_nor_grey_and_the_others_are_what_they_were():
+    augmentation = Augmentation(erase=0.8, grey=0.7, erase_area=(0.2, 0.8), erase_fill="zero")
+    images, codes = batch(60, 16, 12), torch.zeros(60).long()
+    erasable = torch.arange(60) % 3 > 0
+    everywhere = augmentation.draw(16, 12, codes, generator(1))
+    draws = augmentation.draw(16, 12, codes, generator(1), erasable=erasable)
+    assert (everywhere.erase & ~erasable).any() and (everywhere.grey & ~erasable).any()
+    assert torch.equal(draws.erase, everywhere.erase & erasable)
+    assert torch.equal(draws.grey, everywhere.grey & erasable)
+    for name in (field.name for field in fields(Draws) if field.name not in ("erase", "grey")):
+        assert torch.equal(getattr(draws, name), getattr(everywhere, name)), name
+    result = augmentation(images, codes, generator(1), erasable=erasable)
+    torch.testing.assert_close(result.double(), one_by_one(images, draws, 10, (0, 0, 0)), rtol=0, atol=2e-6)
+    untouched = Augmentation(erase=0.0)(images, codes, generator(1))
+    assert torch.equal(result[~erasable], untouched[~erasable])
+    every = augmentation(images, codes, generator(1), erasable=codes == 0)
+    assert torch.equal(every, augmentation(images, codes, generator(1)))
+
+
+def test_the_numbers_of_the_default_augmentation_are_those_that_they_have_always_been():
+    """Every recorded run was trained with such numbers. New ones have to be drawn after them."""
+    draws = Augmentation().draw(64, 32, torch.arange(6) % 5, generator(7))
+    assert draws.top.tolist() == [5, 5, 18, 13, 19, 17] and draws.left.tolist() == [6, 11, 16, 15, 1, 1]
+    assert draws.flip.long().tolist() == [1, 1, 1, 0, 1, 0] and draws.erase.long().tolist() == [1, 0, 0, 0, 0, 1]
+    assert draws.erase_box[[0, 5]].tolist() == [[12, 5, 49, 15], [40, 7, 14, 7]]
+    assert draws.exchange.long().tolist() == [0, 0, 1, 1, 0, 0] and draws.channel.tolist() == [1, 1, 2, 0, 1, 0]
+    assert draws.weights[4].tolist() == pytest.approx([0.36055419681, 0.30444148656, 0.33500431662])
+    assert not draws.grey.any()

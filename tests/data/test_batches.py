@@ -78,3 +78,70 @@ def test_blocks_with_different_labels_are_refused(labels):
         require_equal_blocks(labels, 2)
     require_equal_blocks(LABELS, 2)
     require_equal_blocks(LABELS[:6].repeat(3), 3)
+
+
+MAPS = np.random.default_rng(1).integers(0, 256, (12, 8, 6, 1), dtype=np.uint8).repeat(3, axis=3)
+FOUR = (*TWO, View("vis_shape", "vis", silhouette=True), View("ir_shape", "ir", recolour="always", silhouette=True))
+
+
+class Counted(Images):
+    """A store that counts the images that are fetched from it."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.fetched = 0
+
+    def take(self, rows):
+        self.fetched += len(rows)
+        return super().take(rows)
+
+
+def with_maps(views=FOUR, augmentation=PLAIN) -> tuple[Batches, Counted, Counted]:
+    sampler = IdentitySampler(PIDS, MODALITIES, identities=2, images=2, seed=1, steps=3)
+    store, maps = Counted(STORE, "cpu"), Counted(MAPS, "cpu")
+    return Batches(sampler, store, ROWS, augmentation, views, seed=3, silhouettes=maps), store, maps
+
+
+@pytest.mark.parametrize("views", [FOUR, (*FOUR[::-1], *THREE[2:])], ids=len)
+def test_a_view_of_silhouettes_shows_those_of_the_sampled_images(views):
+    made, store, maps = with_maps(views)
+    for step, batch in enumerate(made.of(1, range(3))):
+        blocks = []
+        for view in views:
+            images = sampled(step, view.modality)
+            blocks.append(MAPS[images] if view.silhouette else STORE[ROWS[images]])
+        assert torch.equal(batch.images, normalize(torch.from_numpy(np.concatenate(blocks))))
+        assert torch.equal(batch.images, made.again(1, step).images)
+        require_equal_blocks(batch.labels, len(views))
+    assert store.fetched == maps.fetched == 2 * 3 * 8, "of() and again() fetch each image and each silhouette once"
+
+
+def test_silhouettes_are_cropped_and_mirrored_apart_and_neither_erased_nor_recoloured():
+    made, *_ = with_maps(augmentation=Augmentation(crop=False, flip=0.5, erase=1.0))
+    mirrored, differ = 0, 0
+    for step, batch in enumerate(made.of(1, range(3))):
+        for block, modality in ((2, "vis"), (3, "ir")):
+            plain = normalize(torch.from_numpy(MAPS[sampled(step, modality)]))
+            for shown, own in zip(batch.images.unflatten(0, (4, 4))[block], plain, strict=True):
+                assert torch.equal(shown, own) or torch.equal(shown, own.flip(2))
+                mirrored += torch.equal(shown, own.flip(2))
+    assert 4 < mirrored < 20, "of 24"
+
+    # A view has draws of its own: the map of an image is not always mirrored where the image is.
+    made, *_ = with_maps(augmentation=Augmentation(crop=False, flip=0.5, erase=0.0, exchange=0.0))
+    for step, batch in enumerate(made.of(1, range(3))):
+        blocks = batch.images.unflatten(0, (4, 4))
+        for image in range(4):
+            own = normalize(torch.from_numpy(STORE[ROWS[sampled(step, "vis")[image]]][None]))[0]
+            shape = normalize(torch.from_numpy(MAPS[sampled(step, "vis")[image]][None]))[0]
+            differ += torch.equal(blocks[0, image], own) != torch.equal(blocks[2, image], shape)
+    assert 0 < differ < 12
+    moved, *_ = with_maps(augmentation=Augmentation(pad=3, flip=0.0, erase=0.0))
+    assert not torch.equal(moved.again(0, 0).images[8:], made.again(0, 0).images[8:])
+
+
+def test_silhouettes_are_given_exactly_if_a_view_shows_them():
+    with pytest.raises(ValueError, match="exactly if a view shows them"):
+        batches(FOUR)
+    with pytest.raises(ValueError, match="exactly if a view shows them"):
+        with_maps(THREE)

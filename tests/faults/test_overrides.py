@@ -41,7 +41,7 @@ KEYS = _leaves(Config)
 OPTIONS = {
     folder.relative_to(config_folder("conf")).as_posix(): sorted(file.stem for file in folder.glob("*.yaml"))
     for folder in config_folder("conf").rglob("*")
-    if folder.is_dir() and any(folder.glob("*.yaml")) and "on_disk" not in folder.parts
+    if folder.is_dir() and any(folder.glob("*.yaml")) and not {"on_disk", "parts"} & set(folder.parts)
 }
 
 VALID = {
@@ -56,6 +56,8 @@ VALID = {
     "data.cache_dir": ["null", "elsewhere"],
     "data.cache": ["auto", "device", "host", "disk"],
     "batch.identities": ["2", "3", "4"],
+    "augment.erase_area": ["[0.02,0.4]", "[0.2,0.8]", "[1,1]"],
+    "augment.erase_fill": ["caj", "imagenet", "zero"],
     "backbone.name": ["resnet10", "resnet18", "resnet10"],
     "backbone.weights": ["none"],
     "backbone.last_stride": ["1", "2"],

@@ -22,6 +22,7 @@ def random(*shape: int, seed: int) -> Tensor:
 A, B, C, D, E, G = (0.4 * random(6, 8, seed=k) + 0.3 * random(6, 8, seed=9) for k in range(6))
 CALLS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "identity": (lambda x: losses.identity(x, LABELS), (A,)),
+    "part_identity": (lambda x: losses.part_identity(x, LABELS), (0.4 * random(6, 2, 8, seed=11),)),
     "triplet": (lambda x: losses.triplet(x, LABELS, margin=2.0), (A,)),
     "triplet by name": (lambda x: losses.triplet(features=x, labels=LABELS, margin=2.0), (A,)),
     "distillation": (losses.distillation, (A, B)),

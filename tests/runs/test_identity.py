@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from bdlf.active import components, flat, in_use, method_name, variant_name, with_components
 from bdlf.config import Config, config_folder
+from bdlf.methods import METHODS
 from bdlf.reporting.recorded import _blank, values_of
 from bdlf.runs import identity
 from bdlf.runs.folder import read_config
@@ -35,6 +36,7 @@ GROUPS = (
     "equations",
     "backbone",
     "augment",
+    "recipe",
 )
 VARIANTS = ("baseline", "dfe", "dfe_app", "dfe_skd", "app_orth_skd", "dfe_app_skd", "full")
 
@@ -95,6 +97,7 @@ OTHER = [
     *("on_nonfinite=skip", "precision=bf16-mixed", "schedule.milestones=[]", "schedule.warmup_epochs=0"),
     *(
         "augment.pad=3",
+        "augment.grey=0.5",
         "optimizer.clip=null",
         "optimizer.projection_scale=1",
         "selection=validation",
@@ -115,7 +118,7 @@ def test_every_key_is_known_to_count_or_not_to_count():
     """A key that is added to the schema must be sorted into one of the two, here and in the rule."""
     everything = {*in_use(flat(composed("dataset=regdb", "selection=validation"))), *in_use(flat(composed()))}
     everything |= set(in_use(flat(composed("loss.skd.form=literal"))))
-    for method in ("agw", "caj", "lupi"):
+    for method in METHODS:
         everything |= set(in_use(flat(composed(f"method={method}"))))
     everything -= {"selection.validation"}
     left_out = set(flat(Config())) - everything
@@ -123,13 +126,14 @@ def test_every_key_is_known_to_count_or_not_to_count():
         *(
             "method.terms",
             "dataset.root",
+            "dataset.silhouettes",
             "dataset.follow_links",
             "dataset.drawn",
             "backbone.weights_sha256",
             "dfe.recompute",
         ),
         *("data.cache_dir", "data.cache", "selection", "compile", "devices", "threads", "seed", "variant", "label"),
-        *("output", "sweep", "objective", "from_run", "dry_run", "rerun", "debug"),
+        *("output", "sweep", "objective", "from_run", "dry_run", "rerun", "debug", "recipe"),
         *(key for key in left_out if key.startswith(("tracker.", "checkpoint."))),
         *(f"evaluation.{key}" for key in ("every", "batch", "flip", "feature", "mode", "shots", "direction")),
         *("evaluation.gallery", "evaluation.reading"),
@@ -147,6 +151,9 @@ def test_what_is_not_used_does_not_count():
     ]:
         assert run_hash(composed(switch)) == run_hash(composed(switch, unused)) != run_hash(composed()), unused
     assert run_hash(composed("augment.crop=false")) == run_hash(composed("augment.pad=0")), "nothing is cropped"
+    for erasing in ("augment.erase_area=[0.2,0.8]", "augment.erase_fill=zero"):
+        assert run_hash(composed(erasing)) == run_hash(composed()), "nothing is erased"
+        assert run_hash(composed("augment=caj", erasing)) != run_hash(composed("augment=caj")), erasing
     for unused in ("dfe.stage=1", "dfe.blocks=2", "dfe.scale=exp", "loss.skd.delta=0.1"):
         assert run_hash(composed("variant=baseline")) == run_hash(composed("variant=baseline", unused)), unused
     no_p = [f"loss/{term}=off" for term in ("app", "cmf", "id_base", "bkl", "orth", "skd")]
@@ -256,6 +263,15 @@ def test_another_method_is_never_called_a_row_of_table_2():
     for method in ("agw", "caj", "lupi"):
         config = composed(f"method={method}")
         assert run_label(config) == method_name(flat(config)) == method
+
+
+def test_a_published_recipe_stands_in_the_label_and_its_values_alone_in_the_hash():
+    for method, label in {"agw": "agw-published", "bdlf": "full-published"}.items():
+        config = composed(f"method={method}", "recipe=published")
+        assert run_label(config) == label
+        assert run_hash(config) == run_hash(dataclasses.replace(config, recipe="shared"))
+        assert run_hash(config) != run_hash(composed(f"method={method}"))
+    assert run_label(composed("recipe=published", "variant=dfe", "dfe.stage=2")) == "dfe-stage2-published"
 
 
 def test_labels_say_what_is_on():

@@ -60,11 +60,11 @@ class Run:
 
     def fit(self, **options):
         class Spy(Augmentation):
-            def __call__(spy, images, recolour, generator, *, out=None):  # noqa: N805 (`self` is the run)
+            def __call__(spy, images, recolour, generator, *, erasable=None, out=None):  # noqa: N805 (`self` is the run)
                 assert recolour.tolist() == [1] * 4 + [0] * 4
                 self.now = NUMBERS[generator.initial_seed()]
                 self.seen.append(images.clone())
-                out = super().__call__(images, recolour, generator, out=out)
+                out = super().__call__(images, recolour, generator, erasable=erasable, out=out)
                 self.seen.append(out.clone())
                 return out
 
@@ -182,7 +182,7 @@ def poison(run: Run, steps: set[int], where: str) -> None:
         objective = run.objective
 
         class Spoilt:
-            terms = objective.terms
+            terms, teacher = objective.terms, objective.teacher
 
             def __call__(self, *arguments):
                 found = objective(*arguments)

@@ -12,6 +12,7 @@ from torch import nn
 from bdlf.config.schema import BDLF_TERMS, Dfe
 from bdlf.data.batches import Batch
 from bdlf.methods.bdlf import BDLF
+from bdlf.methods.sgiel import SGIEL
 from bdlf.networks.backbone import Backbone
 from bdlf.objective import Objective
 from bdlf.training.ema import Averaged
@@ -107,3 +108,43 @@ def close(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tol
         torch.testing.assert_close(
             state[name], tensor, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def test_the_teacher_sees_the_batch_in_training_mode_and_its_statistics_do_not_move():
+    """Two steps of SGIEL, written out with a copy of the average as the teacher."""
+    weights = dict.fromkeys(("id", "id_shape", "related"), 1.0)
+    objective = Objective(weights, ramp=0.0)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    made = SGIEL(Backbone("resnet10"), 4, features=objective.features, logits=objective.logits).train()
+    plain = copy.deepcopy(made)
+    optimizer = torch.optim.SGD(made.parameters(), fused=True, **RATES)
+    averaged = Averaged(made, 0.6)
+    one = Stepper(Learner(fabric, made, fabric.setup_module(made), optimizer, objective, averaged, None))
+    one.begin({})
+    twins = [(torch.cat([images, images.flip(3)]), labels.repeat(2)) for images, labels in batches()[:2]]
+    for images, labels in twins:
+        one.step(Batch(images, labels), 0.5)
+
+    slow = torch.optim.SGD(plain.parameters(), foreach=False, **RATES)
+    mean = {name: value.clone() for name, value in plain.state_dict().items()}
+    found = 0.0
+    for number, (images, labels) in enumerate(twins):
+        teacher = copy.deepcopy(plain)
+        teacher.load_state_dict(mean)
+        with torch.no_grad():
+            taught = teacher.train()(images, labels)
+        embeddings = plain(images, labels)
+        embeddings.teacher = taught
+        losses = objective(embeddings, labels, 0.5)
+        slow.zero_grad()
+        losses.total.backward()
+        slow.step()
+        found += float(losses.values["related"])
+        share = 1 / (number + 1)
+        for name, value in plain.state_dict().items():
+            mean[name] = (
+                value.clone() if number == 0 or not value.is_floating_point() else torch.lerp(mean[name], value, share)
+            )
+    assert one.look().sums["related"] == pytest.approx(found, rel=1e-5)
+    for name, value in averaged.module.state_dict().items():
+        assert torch.allclose(value, mean[name], rtol=1e-4, atol=1e-5), name

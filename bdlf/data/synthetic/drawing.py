@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy import ndarray
 
 from bdlf.data.synthetic.canvas import FRAME_WIDTH, Canvas, Column
 from bdlf.data.synthetic.factors import FACTOR_KINDS, SHARED_CLASSES, synthetic_listing
-from bdlf.data.synthetic.person import Person
+from bdlf.data.synthetic.person import Person, Silhouette
 from bdlf.system.errors import InputError
 
 BLUR = {"vis": 1.0, "ir": 1.5}
@@ -30,6 +31,25 @@ def render(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n 
     `height` and `width` are in pixels. Image i depends only on row i. Visible images are in colour, infrared images are
     grey. Raises `InputError` for a missing factor, an unknown modality, or images below 8 x 4 pixels.
     """
+    return _render(listing, height, width, _draw)
+
+
+def render_silhouettes(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n {height} {width} 3"]:
+    """The body-shape maps of the images that `render` draws: how much of each pixel the person covers.
+
+    0 is no person and 255 is a pixel that the person fills. The three channels are equal. Clothes, hair and hats belong
+    to the person. Bags do not, and nothing does that an occluder hides. Edges are as soft as those of the image. A map
+    has neither light nor noise. Raises `InputError` where `render` does.
+    """
+    return _render(listing, height, width, _draw_silhouettes)
+
+
+def _render(
+    listing: pd.DataFrame,
+    height: int,
+    width: int,
+    draw: Callable[[dict[str, ndarray], bool, int, int], UInt8[ndarray, "c n h w"]],
+) -> UInt8[ndarray, "n {height} {width} 3"]:
     missing = [name for name in ["modality", *FACTOR_KINDS] if name not in listing]
     if missing:
         raise InputError(f"listing without factor {missing[0]!r}: only synthetic listings can be drawn")
@@ -45,8 +65,8 @@ def render(listing: pd.DataFrame, height: int, width: int) -> UInt8[ndarray, "n 
         rows = np.flatnonzero(modality == kind)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            planes = _draw({name: column[chunk] for name, column in factors.items()}, kind == "ir", height, width)
-            images[chunk] = planes.transpose(1, 2, 3, 0)  # one infrared plane becomes three equal channels
+            planes = draw({name: column[chunk] for name, column in factors.items()}, kind == "ir", height, width)
+            images[chunk] = planes.transpose(1, 2, 3, 0)  # a single plane becomes three equal channels
     return images
 
 
@@ -104,6 +124,17 @@ def _draw(factors: dict[str, ndarray], infrared: bool, height: int, width: int) 
     Person(canvas, columns, infrared).paint()
     _paint_occluder(canvas, columns)
     return _expose(canvas, columns, factors["noise_seed"], infrared)
+
+
+def _draw_silhouettes(
+    factors: dict[str, ndarray], infrared: bool, height: int, width: int
+) -> UInt8[ndarray, "1 n h w"]:
+    columns = {name: values[:, None].astype(np.float32) for name, values in factors.items()}
+    canvas = Canvas(len(factors["view"]), 1, height, width, BLUR["ir" if infrared else "vis"])
+    Silhouette(canvas, columns, infrared).paint()
+    _paint_occluder(canvas, {**columns, "occluder_shade": 0 * columns["occluder_shade"]})
+    levels: UInt8[ndarray, "1 n h w"] = (canvas.planes * 255 + 0.5).astype(np.uint8)
+    return levels
 
 
 def _paint_background(canvas: Canvas, f: dict[str, Column], infrared: bool) -> None:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image
 
-from bdlf.data.synthetic.drawing import render
+from bdlf.data.synthetic.drawing import render, render_silhouettes
 from bdlf.data.synthetic.factors import IDENTITY_LIMIT, factor_columns
 from bdlf.datasets import DATASETS
 from bdlf.datasets.record import GENERATOR, RECORD, SCHEMA
@@ -36,6 +40,7 @@ def write_layout(
     images: int = 10,
     height: int = 128,
     width: int = 64,
+    silhouettes: str | Path | None = None,
 ) -> dict[str, object]:
     """Writes a tree that looks like the real dataset `layout`, one of `LAYOUTS`, and returns its record.
 
@@ -45,8 +50,12 @@ def write_layout(
     layout draws identities of its own, which are in no other layout and not in `synthetic_listing`. A person's factors
     depend on the seed and their rank alone.
 
-    The tree is written beside `root` and renamed, so `root` never holds half of one. A tree written here before is
-    replaced. Raises `InputError` for an unknown layout, an impossible size, or a root that holds anything else.
+    `silhouettes`, if given, is a second folder. It gets the body-shape map of every image, under the path that the
+    image has below `root`, and the record; see `render_silhouettes`.
+
+    A tree is written beside its folder and renamed, so the folder never holds half of one. A tree written here before
+    is replaced. Raises `InputError` for an unknown layout, an impossible size, a folder that holds anything else, or
+    two folders of which one lies in the other.
     """
     planned = None if layout not in DATASETS else DATASETS[layout].layout
     if planned is None:
@@ -57,23 +66,44 @@ def write_layout(
         raise InputError(f"identities={identities}: give a number from 4 to {IDENTITY_LIMIT}")
     if not 1 <= images <= 999:
         raise InputError(f"images={images}: give a number from 1 to 999")
-    target = Path(root).resolve()
-    replaces = _check_root(target)
+    drawn = {Path(root).resolve(): render}
+    if silhouettes is not None:
+        drawn[_apart(root, silhouettes)] = render_silhouettes
+    for target in drawn:
+        _check_root(target)
 
     random = np.random.default_rng((seed, LAYOUTS.index(layout)))
     plan = planned.plan(identities, images, random)
     record = _record(plan.images, layout=layout, seed=seed, images=images, height=height, width=width)
+    for target, draw in drawn.items():
+        with _new_tree(target) as folder:
+            for name in planned.folders:  # every camera has one, also where it saw nobody
+                (folder / name).mkdir(parents=True)
+            _write_images(folder, plan.images, layout, seed, height, width, draw)
+            if draw is render:
+                for name, content in plan.files.items():
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def _apart(root: str | Path, silhouettes: str | Path) -> Path:
+    """The folder of the silhouettes, resolved. Refuses one that lies in `root` or holds it."""
+    images, maps = Path(root).resolve(), Path(silhouettes).resolve()
+    if images.is_relative_to(maps) or maps.is_relative_to(images):
+        raise InputError(f"root={root} and silhouettes={silhouettes}: name two folders, neither of them in the other")
+    return maps
+
+
+@contextmanager
+def _new_tree(target: Path) -> Iterator[Path]:
+    """Gives a folder beside `target` to write in. It takes the place of `target` after the block, unless that fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        for folder in planned.folders:  # every camera has one, also where it saw nobody
-            (partial / folder).mkdir(parents=True)
-        _write_images(partial, plan.images, layout, seed, height, width)
-        for name, content in plan.files.items():
-            (partial / name).parent.mkdir(exist_ok=True)
-            (partial / name).write_bytes(content.encode() if isinstance(content, str) else content)
-        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        if replaces:
+        yield partial
+        if _check_root(target):
             old = target.with_name(f".{target.name}.{os.getpid()}.old")
             target.rename(old)
             partial.rename(target)
@@ -83,7 +113,6 @@ def write_layout(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return record
 
 
 def _check_root(target: Path) -> bool:
@@ -120,13 +149,21 @@ def _record(plan: pd.DataFrame, **options: object) -> dict[str, object]:
     return {"schema": SCHEMA, "generator": GENERATOR, **options, **sizes_and_counts}
 
 
-def _write_images(root: Path, plan: pd.DataFrame, layout: str, seed: int, height: int, width: int) -> None:
+def _write_images(
+    root: Path,
+    plan: pd.DataFrame,
+    layout: str,
+    seed: int,
+    height: int,
+    width: int,
+    draw: Callable[[pd.DataFrame, int, int], UInt8[ndarray, "n h w 3"]],
+) -> None:
     for start in range(0, len(plan), _CHUNK):
         chunk = plan.iloc[start : start + _CHUNK].reset_index(drop=True)
         keys = {name: chunk[name].to_numpy() for name in ("identity", "modality", "camid", "image")}
         factors = factor_columns(seed=seed, pool=layout, **keys)
         factors["modality"] = chunk["modality"]
-        for pixels, paths in zip(render(factors, height, width), chunk["paths"], strict=True):
+        for pixels, paths in zip(draw(factors, height, width), chunk["paths"], strict=True):
             first = root / paths[0]
             first.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(first, quality=JPEG_QUALITY)  # means nothing to a .bmp

@@ -245,3 +245,13 @@ class Person:
         self.canvas.paint(self.colour("bag"), line, 0.014 * tall, cover)
         handle = self.canvas.between(self.hip_y + 0.06 * tall, y) * trolley * behind
         self.canvas.paint(self.colour("bag"), x, 0.010 * tall, handle)
+
+
+class Silhouette(Person):
+    """The same bodies as silhouettes, on a canvas of one plane: every part has the value 1, and no bag is painted."""
+
+    def colour(self, region: str, shade: float = 1.0) -> Colour:
+        return np.ones((1, len(self.tall)), np.float32)
+
+    def bag(self, behind: bool) -> None:
+        pass

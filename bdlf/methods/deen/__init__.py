@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from bdlf.methods.deen.dee import DEE
 from bdlf.methods.deen.mfa import CNL, MFA, PNL
+from bdlf.methods.deen.network import DEEN, EMBEDDED
 
-__all__ = ["CNL", "DEE", "MFA", "PNL"]
+__all__ = ["CNL", "DEE", "DEEN", "EMBEDDED", "MFA", "PNL"]
