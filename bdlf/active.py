@@ -46,7 +46,7 @@ TERM_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """The name of every term of the schema, in the order of the schema, with the options that only this term has."""
 
-RAMPED = ("okl", "odkl", "bkl", "fbkl", "fkl", "dkl", "dcorr", "skd", "cpm", "kl_erased", "related")
+RAMPED = ("okl", "odkl", "bkl", "fbkl", "fkl", "dkl", "dcorr", "skd", "kl_erased", "related")
 """Terms whose weight grows linearly over the first part of training; `loss.ramp` is that part, in 0..1."""
 _READ_DETAIL = (*LOSS_GROUPS["app"], "skd", *LOSS_GROUPS["detail"])
 """Terms that read Z^D."""
@@ -214,8 +214,6 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
         used["backbone.weights"] = values["backbone.weights_sha256"]
 
     take(*_NETWORK_OPTIONS.get(values["method.name"], ()))
-    if values["method.name"] == "deen":
-        take("optimizer.projection_scale")
     weights = active_weights(values)
     if needs_detail(weights):
         take("dfe.enabled", "dfe.stage", "dfe.norm")

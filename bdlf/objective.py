@@ -33,10 +33,9 @@ class Objective:
 
     - `weights` maps names of `TERMS` to weights >= 0 [paper: all 1].
     - `options` maps names of `TERMS` to keyword arguments of the functions of these terms.
-    - `ramp` is a fraction of training, in 0..1. Over this first part of training the weights of the ramped terms grow
-      linearly [ours]. With 0 they have their full weight from the start [paper]. Early in training the distillation
-      terms would pull every prediction towards the uniform one, and `cpm` would draw all features to 0 before there
-      are identities to draw together.
+    - `ramp` is a fraction of training, in 0..1. Over this first part of training the weights of the distillation terms
+      grow linearly [ours: early in training these terms would pull every prediction towards the uniform one]. With 0
+      they have their full weight from the start [paper].
     - `balance` names two groups of terms, as SGIEL has them. In each step the weights of a group are multiplied by 2 g
       / (g1 + g2), where g is the mean over rows of the norm of the gradient of its weighted terms, without the ramp,
       with respect to the pooled features. So the group with the larger gradient gets the larger weight. The factors

@@ -54,7 +54,7 @@ class Term:
     blocks: tuple[str, ...] | None = None
     """The blocks that the function gets as separate arguments, in this order. None: one tensor has all blocks."""
     ramped: bool = False
-    """Whether the weight of the term grows over the first part of training: distillation terms, and `cpm`."""
+    """Whether the weight of the term grows over the first part of training, as those of distillation terms do."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -192,7 +192,6 @@ TERMS: dict[str, Term] = {
         ("comprehensive_pooled",),
         labelled=True,
         blocks=("vis", "ir", "vis_1", "ir_1", "vis_2", "ir_2"),
-        ramped=True,
     ),
     "ort": Term(
         "DEEN",

@@ -35,7 +35,8 @@ def _of_method(name: str, config: BenchmarkConfig, device: torch.device) -> Iter
     _free(device)
     step = Step(config, device, method=name)
     network = step.experiment.trained.network
-    costs = gflops_per_image(network, config.height, config.width)
+    teacher = step.experiment.objective.teacher
+    costs = gflops_per_image(network, config.height, config.width, teacher=teacher)
     parameters = step.experiment.parameters
     images = step.batch.images[: config.batch]
 

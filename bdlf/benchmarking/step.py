@@ -125,7 +125,8 @@ class Step:
         configure_process(devices=full.devices, threads=full.threads, deterministic=full.deterministic)
         self.experiment = Experiment(full)
         network = build_network(full, identities, self.experiment.objective, weights="none")
-        self.gflops = gflops_per_image(network, config.height, config.width)[0] * config.batch
+        teacher = self.experiment.objective.teacher
+        self.gflops = gflops_per_image(network, config.height, config.width, teacher=teacher)[0] * config.batch
         self.experiment.trained = Trained(network, None)
         self.learner = self.experiment.learner(fabric_of(full.devices, full.precision))
         self.stepper = Stepper(self.learner)

@@ -238,7 +238,7 @@ class Consistency(Term):
 
 @dataclass
 class Loss:
-    ramp: float = 0.3  # distillation terms and cpm grow to their full weight over this share of the run
+    ramp: float = 0.3  # the distillation terms grow to their full weight over this share of the run
     app: Switch = field(default_factory=Switch)
     cmf: Switch = field(default_factory=Switch)
     detail: Switch = field(default_factory=Switch)
@@ -276,7 +276,7 @@ class Loss:
 class Optimizer:
     lr: float = 0.1
     backbone_scale: float = 0.1  # learning rate of the backbone / lr
-    projection_scale: float = 0.1  # learning rate of P, of the fusion's matrices, and of DEEN's MFA and DEE / lr
+    projection_scale: float = 0.1  # learning rate of P and of the fusion's matrices / lr
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4

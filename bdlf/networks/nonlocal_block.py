@@ -30,7 +30,7 @@ class NonLocal(nn.Module):
 
     def __init__(self, channels: int, *, width: str = "released") -> None:
         super().__init__()
-        check_choice("nonlocal.width", width, ("released", "half"))
+        check_choice("method.two_stream.nonlocal_width", width, ("released", "half"))
         inner = 1 if width == "released" else max(1, channels // 2)
         self.theta = nn.Conv2d(channels, inner, 1)
         self.phi = nn.Conv2d(channels, inner, 1)

@@ -11,7 +11,7 @@ from bdlf.system.errors import InputError
 
 SHARED = "shared"
 """The value of `recipe` with which all methods are trained alike."""
-_OF_A_METHOD = ("method.", "loss.", "dfe.", "beg.")
+OF_A_METHOD = ("method.", "loss.", "dfe.", "beg.")
 """What the keys begin with that say how a method works, as opposed to how it is trained."""
 _OF_A_RECIPE = ("loss.ramp",)
 """Keys among these that `schedule=` sets, so they say how a method is trained."""
@@ -75,5 +75,5 @@ def with_usual_method(values: Mapping[str, Any]) -> dict[str, Any]:
     How it is trained stays as it is.
     """
     given = composed(*origin(values))
-    usual = (key for key in given if key.startswith(_OF_A_METHOD) and key not in _OF_A_RECIPE)
+    usual = (key for key in given if key.startswith(OF_A_METHOD) and key not in _OF_A_RECIPE)
     return {**values, **{key: given[key] for key in usual}}

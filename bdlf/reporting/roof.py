@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from bdlf.active import PAPER
 from bdlf.datasets.protocol import protocol_name
 from bdlf.reporting.block import Block
-from bdlf.reporting.composed import SHARED, method_names
+from bdlf.reporting.composed import OF_A_METHOD, SHARED, method_names
 from bdlf.reporting.families import Family
 from bdlf.reporting.parts import Part
 from bdlf.reporting.published import methods, printed, remarks
@@ -24,12 +25,23 @@ def recipe_notes(family: Family) -> list[str]:
     if family.recipe == SHARED:
         return [
             f"{usual} Everything else is the recipe of BDLF, which was tuned for BDLF: batch, size, schedule, "
-            "augmentation, optimiser."
+            "augmentation, optimiser.",
+            *_exceptions(family),
         ]
     return [
         f"{usual} Each is trained by the recipe of its own code (recipe={family.recipe}). Methods whose recipes differ "
         "in flip averaging stand in different blocks."
     ]
+
+
+def _exceptions(family: Family) -> list[str]:
+    """What the recipe of some methods has otherwise than that of the paper's method."""
+    usual, found = family.rows[PAPER].values, dict[str, list[str]]()
+    for name, asked in family.rows.items():
+        for key, value in asked.values.items():
+            if value != usual[key] and not key.startswith(OF_A_METHOD):
+                found.setdefault(f"{key}={value} in place of {usual[key]}", []).append(name)
+    return [f"Except: {' and '.join(names)} with {what}." for what, names in found.items()]
 
 
 def published_blocks(parts: Sequence[Part]) -> Iterator[Block]:

@@ -37,7 +37,8 @@ def describe(job: Job, experiment: Experiment) -> None:
     log.info("device     %s, %d threads, %s", kind, torch.get_num_threads(), config.precision)
     device = torch.device(kind)
     network = experiment.trained.network.to(device)
-    gflops = experiment.trained_images * gflops_per_image(network, config.image.height, config.image.width)[0]
+    size, teacher = (config.image.height, config.image.width), experiment.objective.teacher
+    gflops = experiment.trained_images * gflops_per_image(network, *size, teacher=teacher)[0]
     seconds, how = seconds_of(gflops, folder.path.parents[1], device, device_name(device))
     announce(estimate=seconds)
     log.info("time       about %s (%s)", in_words(seconds), how)

@@ -104,7 +104,12 @@ def _build(job: Job, experiment: Experiment, facts: dict[str, Any]) -> _Run:
         saver=Saver(job.folder.checkpoint, states, identity, **dataclasses.asdict(config.checkpoint)),
         states=states,
         facts=facts,
-        costs=gflops_per_image(experiment.trained.network, config.image.height, config.image.width),
+        costs=gflops_per_image(
+            experiment.trained.network,
+            config.image.height,
+            config.image.width,
+            teacher=experiment.objective.teacher,
+        ),
     )
 
 

@@ -139,9 +139,16 @@ def test_a_saved_configuration_needs_the_choices_that_a_recipe_reads():
     require_choices(["recipe=published", "method=bdlf,deen", "dataset=regdb"])
 
 
+def test_from_scratch_two_methods_keep_the_rate_of_a_pretrained_backbone():
+    rates = {method: composed(f"method={method}").optimizer.backbone_scale for method in METHODS}
+    assert rates == {**dict.fromkeys(METHODS, 1.0), "deen": 0.1, "lupi": 0.1}
+    assert composed("method=deen", "optimizer.backbone_scale=0.5").optimizer.backbone_scale == 0.5
+
+
 def test_every_part_is_named_after_an_option_that_there_is():
     """The part of another name would never be read."""
     places = {"published": "method", "published_ema": "method", "deen_erasing": "dataset", "bdlf_schedule": "dataset"}
+    places["from_scratch"] = "method"
     found = {file.relative_to(CONF / "parts") for file in (CONF / "parts").rglob("*.yaml")}
     assert {file.parent.as_posix() for file in found} == places.keys()
     for file in found:

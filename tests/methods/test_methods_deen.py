@@ -194,7 +194,7 @@ def test_gradients_of_expansion():
 def test_pairs_of_an_odd_number_of_positions_are_refused_in_one_line(high, low):
     maps = random(2, 6, *high).float(), random(2, 4, *low).float()
     with pytest.raises(
-        InputError, match=r"deen\.tokens=pairs: a map of 3 x [13] .* use deen\.tokens=positions"
+        InputError, match=r"deen\.tokens=pairs: a map of 3 x [13] .* use method\.deen\.tokens=positions"
     ) as error:
         PNL(6, 4)(*maps)
     assert "\n" not in str(error.value)

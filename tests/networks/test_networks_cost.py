@@ -29,6 +29,8 @@ def test_a_block_more_costs_what_its_convolutions_do():
     by_hand = 3 * 2 * (4 * 2) * (128 * 256 + 9 * 256 + 256 * 128)
     assert three - one == pytest.approx(3 * 2 * by_hand / 1e9, rel=1e-9)
     assert inference == same < one / 3, "blocks cost nothing at inference"
+    taught, scored = gflops_per_image(built(1), 64, 32, teacher=True)
+    assert taught == pytest.approx(one * 4 / 3, rel=1e-9) and scored == inference
 
 
 def test_counting_leaves_the_model_as_it_is():

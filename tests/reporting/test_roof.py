@@ -61,6 +61,7 @@ def test_every_method_is_a_row_and_is_compared_with_the_papers(roof, tmp_path):
     assert table.loc["deen", "mAP_low"] < table.loc["deen", "mAP_difference"] < table.loc["deen", "mAP_high"]
     assert table.loc["lupi", ["train_gflops", "inference_gflops", "images_per_second"]].tolist() == [0.3, 0.1, 200.0]
     assert any("tuned for BDLF" in note for note in block.notes)
+    assert "Except: deen and lupi with optimizer.backbone_scale=0.1 in place of 1.0." in block.notes
 
 
 def test_without_the_papers_method_the_first_one_is_the_reference(fabricate, of_method, tmp_path):

@@ -34,7 +34,7 @@ class CNL(nn.Module):
 
     def __init__(self, high: int, low: int, step: int, *, attention: str = "released") -> None:
         super().__init__()
-        check_choice("deen.attention", attention, ATTENTIONS)
+        check_choice("method.deen.attention", attention, ATTENTIONS)
         self.attention = attention
         self.theta = nn.Conv2d(high, low, 1)
         self.phi = nn.Conv2d(low, low, 1, stride=step)
@@ -74,8 +74,8 @@ class PNL(nn.Module):
 
     def __init__(self, high: int, low: int, *, tokens: str = "pairs", attention: str = "released") -> None:
         super().__init__()
-        check_choice("deen.tokens", tokens, TOKENS)
-        check_choice("deen.attention", attention, ATTENTIONS)
+        check_choice("method.deen.tokens", tokens, TOKENS)
+        check_choice("method.deen.attention", attention, ATTENTIONS)
         self.tokens, self.attention = tokens, attention
         inner = low // 2
         if inner < 1:
@@ -111,8 +111,8 @@ class PNL(nn.Module):
             return maps.flatten(2)
         if height * width % 2:
             raise InputError(
-                f"deen.tokens=pairs: a map of {height} x {width} positions has no two equal halves; "
-                "use deen.tokens=positions or another image size"
+                f"method.deen.tokens=pairs: a map of {height} x {width} positions has no two equal halves; "
+                "use method.deen.tokens=positions or another image size"
             )
         return maps.reshape(rows, 2 * channels, height * width // 2)
 

@@ -186,12 +186,7 @@ class DEEN(nn.Module):
         return cast(Tensor, self.embedder(images, modality))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All learnable parameters: `backbone`, `heads`, and MFA and DEE as `projection`.
-
-        So MFA and DEE learn at a tenth of the rate, as in the released code, whatever the rate of the backbone is.
-        """
+        """All learnable parameters: `backbone` (with MFA and DEE, as in the released code) and `heads`."""
         heads = [one for one in (self.neck, self.classifier) if one is not None]
         learnt = [parameter for head in heads for parameter in head.parameters() if parameter.requires_grad]
-        added = [*self.trunk.aggregation.parameters()]
-        added += [] if self.trunk.expansion is None else self.trunk.expansion.parameters()
-        return {"backbone": list(self.trunk.backbone.parameters()), "heads": learnt, "projection": added}
+        return {"backbone": list(self.trunk.parameters()), "heads": learnt, "projection": []}
