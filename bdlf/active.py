@@ -17,14 +17,7 @@ from bdlf.datasets import dataset_named
 PAPER = "bdlf"
 """The method whose components Table 2 switches on and off."""
 TWO_STREAM = ("agw", "caj", "lupi")
-"""The methods that share one network."""
-_NETWORK_OPTIONS = {
-    **dict.fromkeys(TWO_STREAM, ("method.two_stream.nonlocal_width", "method.two_stream.stem_relu")),
-    "deen": tuple(f"method.deen.{key}" for key in ("stage", "expansion", "aggregation", "tokens", "attention")),
-    "mmn": ("method.mmn.parts", "method.mmn.learned_map"),
-    "sgiel": ("method.sgiel.balanced",),
-}
-"""The keys of its own network that each method but the paper's reads."""
+"""The methods that share one network, and so its options `method.two_stream.*`; another one has `method.<name>.*`."""
 SILHOUETTES = ("sgiel",)
 """The methods whose networks are trained on silhouettes too."""
 _BACKBONE_OF_ITS_OWN = {"deen": ("backbone.pooling",), "mmn": ("backbone.pooling", "backbone.last_stride")}
@@ -131,6 +124,15 @@ def components(values: Mapping[str, Any]) -> tuple[bool, bool, bool, bool]:
     return bool(values["dfe.enabled"]) and needs_detail(terms), on["app"], on["orth"], on["skd"]
 
 
+def _network_options(values: Mapping[str, Any]) -> list[str]:
+    return [key for key in values if key.startswith("method.") and key not in ("method.name", "method.terms")]
+
+
+def _is_read_by(key: str, method: str) -> bool:
+    """Whether `key`, an option of a network, belongs to this method's."""
+    return key.startswith(f"method.{'two_stream' if method in TWO_STREAM else method}.")
+
+
 def foreign_keys(values: Mapping[str, Any]) -> list[str]:
     """The keys that the method of a flat configuration does not read, of those that belong to methods.
 
@@ -139,12 +141,11 @@ def foreign_keys(values: Mapping[str, Any]) -> list[str]:
     them, because the recipe of a dataset sets it for every method.
     """
     name = values["method.name"]
-    own = _NETWORK_OPTIONS.get(name, ())
     foreign = [] if name == PAPER else ["variant", *(key for key in values if key.startswith(("dfe.", "beg.")))]
     for term in TERM_OPTIONS:
         if term not in values["method.terms"]:
             foreign += [key for key in values if key.startswith(f"loss.{term}.")]
-    foreign += [key for keys in _NETWORK_OPTIONS.values() for key in keys if key not in own]
+    foreign += [key for key in _network_options(values) if not _is_read_by(key, name)]
     foreign += ["backbone.pooling"] if "backbone.pooling" in _BACKBONE_OF_ITS_OWN.get(name, ()) else []
     foreign += ["dataset.silhouettes"] if name not in SILHOUETTES else []
     return [*dict.fromkeys(foreign)]
@@ -213,7 +214,7 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["backbone.weights"] not in ("imagenet", "none"):
         used["backbone.weights"] = values["backbone.weights_sha256"]
 
-    take(*_NETWORK_OPTIONS.get(values["method.name"], ()))
+    take(*(key for key in _network_options(values) if _is_read_by(key, values["method.name"])))
     weights = active_weights(values)
     if needs_detail(weights):
         take("dfe.enabled", "dfe.stage", "dfe.norm")
@@ -264,6 +265,7 @@ def _take_data(values: Mapping[str, Any], used: dict[str, Any]) -> None:
 _SYNTHETIC = ("train_identities", "test_identities", "images_per_identity")
 
 _DECIDING = (
+    "method.",
     "dataset.",
     "image.",
     "batch.",
@@ -276,7 +278,7 @@ _DECIDING = (
     "schedule.",
 )
 _NEVER = (
-    *("dataset.root", "dataset.silhouettes", "dataset.follow_links", "dataset.drawn"),
+    *("method.terms", "dataset.root", "dataset.silhouettes", "dataset.follow_links", "dataset.drawn"),
     *("backbone.weights_sha256", "dfe.recompute"),
 )
 
@@ -287,8 +289,6 @@ def can_decide(key: str) -> bool:
     The other keys hold names and places, or say how the run is scored.
     """
     others = (
-        "method.name",
-        *(key for keys in _NETWORK_OPTIONS.values() for key in keys),
         "ema.enabled",
         "ema.decay",
         "precision",

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bdlf.losses import identity, triplet
+from bdlf.losses import identity, part_identity, triplet
 from bdlf.system.errors import InputError
 
 LABELS = torch.tensor([3, 1, 3, 0, 1, 3, 0])
@@ -65,3 +65,10 @@ def test_triplet_of_coincident_features_is_the_margin_with_a_finite_gradient() -
 def test_triplet_without_a_usable_row_is_refused(labels: list[int]) -> None:
     with pytest.raises(InputError, match="no row has both a positive and a negative"):
         triplet(random(7, 4), torch.tensor(labels))
+
+
+def test_part_identity_is_the_mean_over_the_parts_and_its_gradient_is_right() -> None:
+    logits = random(7, 3, 5).requires_grad_()
+    each = [identity(logits[:, k], LABELS).item() for k in range(3)]
+    assert part_identity(logits, LABELS).item() == pytest.approx(sum(each) / 3, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda x: part_identity(x, LABELS), logits)
