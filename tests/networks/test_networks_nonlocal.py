@@ -80,7 +80,9 @@ def test_gradients(width):
 
 def test_names_and_options():
     assert NonLocal(4).state_dict().keys() == NAMES
-    with pytest.raises(InputError, match=r"method\.two_stream\.nonlocal_width='full' is not known; known: released, half"):
+    with pytest.raises(
+        InputError, match=r"method\.two_stream\.nonlocal_width='full' is not known; known: released, half"
+    ):
         NonLocal(4, width="full")
 
 
