@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdlf.commandline.jobs import DONE, FAILED, STOPPED, WRONG_INPUT
-from bdlf.reporting.options import HELP, NAMES, Options, parse
+from bdlf.reporting.options import HELP, NAMES, PROBES, Options, parse
 from bdlf.system.errors import InputError
 from bdlf.system.files import with_home
 from bdlf.system.screen import keep_going, unwritten
@@ -34,7 +34,7 @@ def report(options: Options) -> int:
     from bdlf.reporting.gather import gather
     from bdlf.system.files import write_text
 
-    tables = _tables(options)
+    tables = [] if options.table == PROBES else _tables(options)
     gathered = gather(options.folders)
     problems = list(gathered.problems)
     _warn(problems)
@@ -50,6 +50,8 @@ def report(options: Options) -> int:
         frame = gathered.with_configurations() if options.frame == "full" else gathered.frame
         text = frame.to_csv(index=False)
         print(text, flush=True) if out is None else write_text(out / "frame.csv", text)
+    if options.table == PROBES:
+        problems += _probes(gathered, options.format, out)
     for table in tables:
         blocks = _blocks(gathered, table, options)
         new = dict.fromkeys(line for block in blocks for line in block.problems if line not in problems)
@@ -119,6 +121,16 @@ def _write(name: str, blocks: list[Block], form: str, out: Path | None) -> None:
             picture = figure4(block, kind)
             path = out / f"figure4{f'-{number + 1}' if number else ''}.{kind}"
             write_atomically(path, lambda file, picture=picture: file.write(picture))  # type: ignore[misc]
+
+
+def _probes(gathered: Gathered, form: str, out: Path | None) -> list[str]:
+    from bdlf.reporting.probes import probes_text
+    from bdlf.system.files import write_text
+
+    text, problems = probes_text(gathered, form)
+    _warn(problems)
+    print(text, flush=True) if out is None else write_text(out / f"{PROBES}.{form}", text)
+    return problems
 
 
 def _plan(gathered: Gathered, tables: Sequence[Table], options: Options) -> int:

@@ -24,7 +24,15 @@ install_import_hook(
 )
 
 from bdlf.commandline.command import run_command  # noqa: E402
-from bdlf.config import BenchmarkConfig, CheckConfig, Config, EvaluateConfig, SynthesizeConfig  # noqa: E402
+from bdlf.config import (  # noqa: E402
+    BenchmarkConfig,
+    CheckConfig,
+    Config,
+    EvaluateConfig,
+    ProbeConfig,
+    SynthesizeConfig,
+    VisualizeConfig,
+)
 from bdlf.data.synthetic.layouts import LAYOUTS, write_layout  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +81,7 @@ def command(tmp_path, monkeypatch, capsys):
     def run(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
         module = importlib.import_module(f"bdlf.{name}")
         schema = {"train": Config, "evaluate": EvaluateConfig, "check": CheckConfig, "synthesize": SynthesizeConfig}
-        schema["benchmark"] = BenchmarkConfig
+        schema |= {"benchmark": BenchmarkConfig, "probe": ProbeConfig, "visualize": VisualizeConfig}
         primary = "config" if name == "train" else name
         monkeypatch.setattr(sys, "argv", [f"bdlf.{name}", *arguments])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # a command sets it to 1; after the test it is as before
@@ -89,7 +97,7 @@ def command(tmp_path, monkeypatch, capsys):
                 schema[name],
                 getattr(module, name),
                 module.__doc__ or "",
-                folder="on_disk" if name in ("evaluate", "check") else "",
+                folder="on_disk" if name in ("evaluate", "check", "probe", "visualize") else "",
             )
         out, err = capsys.readouterr()
         return int(stopped.value.code or 0), out, err

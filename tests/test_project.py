@@ -26,9 +26,9 @@ FLOORS = {
     **dict.fromkeys(["commandline", "training"], 7),
     **dict.fromkeys(["assembly", "reporting"], 8),
     "experiment": 9,
-    **dict.fromkeys(["scoring", "benchmarking"], 10),
+    **dict.fromkeys(["scoring", "benchmarking", "inside"], 10),
     "running": 11,
-    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark"], 12),
+    **dict.fromkeys(["train", "evaluate", "check", "synthesize", "report", "benchmark", "probe", "visualize"], 12),
     "__main__": 13,
 }
 """A module imports only from its own room and from rooms on lower floors; `bdlf/README.md` has the map."""
@@ -106,6 +106,8 @@ def test_no_function_is_longer_than_60_lines():
         "synthesize",
         "report",
         "benchmark",
+        "probe",
+        "visualize",
     ],
 )
 def test_commands_start_without_torch(name):
@@ -196,7 +198,7 @@ def test_the_wheel_runs_from_another_folder(wheel, tmp_path):
     }
     assert inside <= names and "bdlf/py.typed" in names
     scripts = next(name for name in names if name.endswith("entry_points.txt"))
-    assert zipfile.ZipFile(wheel).read(scripts).decode().count(":main") == 6
+    assert zipfile.ZipFile(wheel).read(scripts).decode().count(":main") == 8
     assert not any(name.startswith(("tests/", "conf/", "notebooks/")) for name in names)
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
     (tmp_path / "work").mkdir()

@@ -71,7 +71,8 @@ COMMANDS = sorted(
 def test_all_pages_and_their_commands_are_found():
     assert len(PAGES) >= 11
     assert len(COMMANDS) >= 40
-    assert {name for name, _ in COMMANDS} == {"train", "evaluate", "check", "synthesize", "report", "benchmark"}
+    names = {"train", "evaluate", "check", "synthesize", "report", "benchmark", "probe", "visualize"}
+    assert {name for name, _ in COMMANDS} == names
 
 
 @pytest.mark.parametrize(("name", "arguments"), COMMANDS)

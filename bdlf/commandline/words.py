@@ -25,13 +25,18 @@ from bdlf.system.screen import unwritten
 from bdlf.system.wording import printable, shortened
 
 _LONGEST = 1500  # characters of an error message at most
-COMMANDS = {"train": "config", **{name: name for name in ("evaluate", "report", "check", "synthesize", "benchmark")}}
+COMMANDS = {
+    "train": "config",
+    **{name: name for name in ("evaluate", "report", "check", "synthesize", "benchmark", "probe", "visualize")},
+}
 """The name of each command's configuration. `report` reads no configuration."""
 PATHS = (
     *("dataset.root", "dataset.silhouettes", "data.cache_dir", "backbone.weights", "output"),
-    *("from_run", "run", "features", "splits", "root", "silhouettes", "json"),  # of other commands than training
+    *("from_run", "run", "runs", "features", "splits", "root", "silhouettes", "json"),  # of other commands
 )
 """Keys whose value is the path of a file or folder, or a pattern of such paths."""
+LISTS = ("what", "runs", "pids")
+"""Keys whose commas separate the members of one list. They never make several jobs."""
 _FLAGS = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
 _FLAGS_WITH_VALUE = (
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
@@ -117,6 +122,8 @@ def _as_meant(word: str, schema: type) -> str:
     key = start.lstrip("+")
     if key in PATHS:
         value = re.sub(r"(?<![^,\[])~[^,\]]*", lambda path: with_home(path[0]), value)
+    if key in LISTS and "," in value and not re.search(r"['\"{}$\\\[\]]", value):
+        value = "[" + ",".join(quoted(member.strip()) for member in value.split(",")) + "]"
     word = f"{start}{equals}{value}"
     plain = value and not re.search(r"[,'\"{}$\\]|^\[|^\w+\(", value)
     if plain and _holds_text(key, schema) and not _can_be_read(word):

@@ -6,7 +6,15 @@ Hydra. Nothing here imports torch: `--help` and a typo answer at once.
 
 from __future__ import annotations
 
-from bdlf.config.commands import BenchmarkConfig, CheckConfig, EvaluateConfig, Source, SynthesizeConfig
+from bdlf.config.commands import (
+    BenchmarkConfig,
+    CheckConfig,
+    EvaluateConfig,
+    ProbeConfig,
+    Source,
+    SynthesizeConfig,
+    VisualizeConfig,
+)
 from bdlf.config.places import config_folder, register, schema_tree
 from bdlf.config.schema import Checkpoint, Config, Dataset, Loss, Optimizer, Schedule, Term, terms_in
 
@@ -19,10 +27,12 @@ __all__ = [
     "EvaluateConfig",
     "Loss",
     "Optimizer",
+    "ProbeConfig",
     "Schedule",
     "Source",
     "SynthesizeConfig",
     "Term",
+    "VisualizeConfig",
     "config_folder",
     "register",
     "schema_tree",

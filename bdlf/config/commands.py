@@ -71,6 +71,48 @@ class EvaluateConfig:
 
 
 @dataclass
+class VisualizeConfig:
+    """`python -m bdlf.visualize`."""
+
+    run: str | None = None  # a run folder
+    runs: Any = None  # run folders, or patterns of such folders, whose terms are laid over each other
+    features: str | None = None  # a .npz file of features of the test images of `dataset`, from any code
+    what: Any = None  # attention | ranking | embedding | distances | batch | terms, or several; null: all
+    pids: Any = None  # identities to show, or several; null: chosen by average precision, by the seed, or the first
+    width: int = 170  # of a figure in mm: 170 or 85, for both columns of a page or one
+    map: str = "gradient"  # attention: gradient | norm, how a map becomes heat
+    stage: int | None = None  # attention: stage of the backbone, 1..4; null: the last one as large as the detail maps
+    method: str = "tsne"  # embedding: tsne | pca
+    trial: int = 0  # ranking: which gallery of the protocol
+    seed: int = 0  # embedding, distances: the identities and images that are drawn, and t-SNE
+    selection: str = "last_epoch"  # which epoch of the run, if it was trained with selection=...
+    output: str | None = None  # null: figures in the run folder, beside the features, or beside the runs
+    dataset: Source = field(default_factory=Source)
+    data: Data = field(default_factory=Data)
+    evaluation: Rescore = field(default_factory=Rescore)
+    devices: str = "auto"
+    threads: int | None = None
+    debug: bool = False
+
+
+@dataclass
+class ProbeConfig:
+    """`python -m bdlf.probe`."""
+
+    run: str | None = None  # a run folder
+    features: str | None = None  # a .npz file of features of the test images of `dataset`, from any code
+    what: Any = None  # features of the run: Z | Z_B | Z_D | Zbar_D | Z_M, or several; null: all that it has
+    seed: int = 0  # draws the folds of the identities
+    selection: str = "last_epoch"  # which epoch of the run, if it was trained with selection=...
+    output: str | None = None  # null: the run folder, or beside the features
+    dataset: Source = field(default_factory=Source)
+    data: Data = field(default_factory=Data)
+    devices: str = "auto"
+    threads: int | None = None
+    debug: bool = False
+
+
+@dataclass
 class CheckConfig:
     """`python -m bdlf.check`. For RegDB, `dataset.split=null` checks all ten splits."""
 

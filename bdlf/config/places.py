@@ -10,7 +10,14 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from bdlf.config.commands import BenchmarkConfig, CheckConfig, EvaluateConfig, SynthesizeConfig
+from bdlf.config.commands import (
+    BenchmarkConfig,
+    CheckConfig,
+    EvaluateConfig,
+    ProbeConfig,
+    SynthesizeConfig,
+    VisualizeConfig,
+)
 from bdlf.config.schema import Config
 
 
@@ -41,7 +48,8 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     others = {"evaluate": EvaluateConfig, "check": CheckConfig, "synthesize": SynthesizeConfig}
-    for name, schema in {**others, "benchmark": BenchmarkConfig}.items():
+    others |= {"benchmark": BenchmarkConfig, "probe": ProbeConfig, "visualize": VisualizeConfig}
+    for name, schema in others.items():
         store.store(name=f"{name}_schema", node=schema)
     for file in sorted(config_folder("sweeps").glob("*.yaml")):
         store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(file))

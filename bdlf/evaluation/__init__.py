@@ -2,7 +2,7 @@
 
 from bdlf.datasets.choices import Asked, Choice, choices
 from bdlf.evaluation.extraction import extract
-from bdlf.evaluation.metrics import RetrievalMetrics, retrieval_metrics
+from bdlf.evaluation.metrics import RetrievalMetrics, ranked_gallery, retrieval_metrics
 from bdlf.evaluation.protocols import Setting, settings
 from bdlf.evaluation.score import Scores, score
 
@@ -14,6 +14,7 @@ __all__ = [
     "Setting",
     "choices",
     "extract",
+    "ranked_gallery",
     "retrieval_metrics",
     "score",
     "settings",

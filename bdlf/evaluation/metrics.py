@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bdlf.datasets import DATASETS
 from bdlf.datasets.protocol import Rule
-from bdlf.system.errors import InputError
+from bdlf.system.errors import InputError, check_choice
 
 RULES = {dataset.protocol.rule.name: dataset.protocol.rule for dataset in DATASETS.values()}
 """What `protocol` can be: which gallery images a query does not see, and what CMC ranks."""
@@ -101,6 +101,35 @@ def retrieval_metrics(
     if rule.needs_cameras and cameras is None:
         raise InputError(f"protocol {protocol!r} needs query_camids and gallery_camids: it hides images by camera")
     return _summary(_of_each_query(matrix, query_ids, _grouped(gallery_ids), cameras, rule), protocol, max_rank)
+
+
+def ranked_gallery(
+    similarity: np.ndarray,
+    query_pids: np.ndarray,
+    gallery_pids: np.ndarray,
+    query_camids: np.ndarray,
+    gallery_camids: np.ndarray,
+    *,
+    protocol: str,
+    first: int = 10,
+) -> np.ndarray:
+    """(queries, first) the columns of the gallery images that each query ranks first, the closest one first.
+
+    Images that the rule hides from a query are left out; -1 stands where a query sees no further image. Equal
+    similarities rank in the order of the columns. The arguments are those of `retrieval_metrics`. Raises InputError on
+    an unknown protocol and on similarities that `retrieval_metrics` refuses.
+    """
+    check_choice("protocol", protocol, RULES)
+    block = _checked_similarity(similarity).copy()
+    gallery = _grouped(gallery_pids)
+    slot = np.minimum(np.searchsorted(gallery.identities, query_pids), len(gallery.identities) - 1)
+    slot[gallery.identities[slot] != query_pids] = len(gallery.identities)
+    _hide(block, gallery.columns[slot], query_camids, gallery_camids, RULES[protocol])
+    order = np.argsort(-block, axis=1, kind="stable")[:, :first]
+    seen = np.take_along_axis(block, order, axis=1) != _HIDDEN
+    columns = np.full((len(block), first), -1)
+    columns[:, : order.shape[1]] = np.where(seen, order, -1)
+    return columns
 
 
 class _OfEachQuery(NamedTuple):

@@ -11,6 +11,8 @@ from pathlib import Path
 from bdlf.system.errors import InputError
 
 NAMES = ("table1", "roof", "table2", "table3", "figure4")
+PROBES = "probes"
+"""The table of `bdlf.reporting.probes`, which is shown only where it is asked for."""
 FORMATS = ("md", "csv", "tex", "html")
 FRAMES = ("false", "true", "full")
 
@@ -32,7 +34,8 @@ class Options:
 
 HELP = {
     "DIR ...": "where run folders lie, at any depth; or wandb:ENTITY/PROJECT",
-    "table=NAME": f"one of {', '.join(NAMES)}; without it Table 1, and each other one with runs in two rows",
+    "table=NAME": f"one of {', '.join(NAMES)}; without it Table 1, and each other one with runs in two rows; "
+    f"or {PROBES}: what python -m bdlf.probe found, for the rows of Table 2",
     "by=KEY,...": "instead a table by these keys of the configuration; `variant` stands for the components of Table 2",
     "reference=ROW": "the row that others are compared with: its name, or with by= its values in the order of the keys",
     "format=FORMAT": f"one of {', '.join(FORMATS)} (default md)",
@@ -70,11 +73,13 @@ def parse(words: Sequence[str]) -> Options:
         raise InputError("no folder is given: name the output folder of runs, like outputs (--help shows the options)")
     if options.by and options.table:
         raise InputError("by= and table= are two tables: give one of them")
+    if options.table == PROBES and (options.reference or options.plan):
+        raise InputError(f"table={PROBES} takes neither reference= nor plan=; leave them out")
     return options
 
 
 def _value(key: str, value: str) -> object:
-    choices = {"table": NAMES, "format": FORMATS, "frame": FRAMES}
+    choices = {"table": (*NAMES, PROBES), "format": FORMATS, "frame": FRAMES}
     if key in ("to_wandb", "frame") and value.lower() in ("true", "false"):
         return value.lower() == "true" if key == "to_wandb" else value.lower()
     if key == "to_wandb":

@@ -303,7 +303,8 @@ SCRIPTS = re.search(r"\[project\.scripts\]\n((?:.+\n)+)", (Path(__file__).parent
 def test_each_command_has_a_script():
     scripts = dict(re.findall(r'^(\S+) = "(\S+)"$', SCRIPTS, re.MULTILINE))
     assert scripts == {f"bdlf-{name}": f"bdlf.{name}:main" for name in COMMANDS}
-    assert set(COMMANDS) == {"train", "evaluate", "report", "check", "synthesize", "benchmark"}
+    names = {"train", "evaluate", "report", "check", "synthesize", "benchmark", "probe", "visualize"}
+    assert set(COMMANDS) == names
 
 
 def test_bash_completes_groups_options_and_keys(tmp_path):
