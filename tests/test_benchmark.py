@@ -58,7 +58,7 @@ def test_steps_are_compared_with_a_plain_one_and_grow(measured):
     assert record["configuration"]["blocks"] == 2 and record["versions"]["torch"]
 
 
-@pytest.mark.parametrize(("suite", "count"), [("input", 6), ("evaluation", 8)])
+@pytest.mark.parametrize(("suite", "count"), [("input", 6), pytest.param("evaluation", 8, marks=pytest.mark.slow)])
 def test_growth_can_be_left_out(measured, suite, count):
     assert len(measured(f"suite={suite}")["measurements"]) == count
     assert len(measured(f"suite={suite}", "growth=false")["measurements"]) == {"input": 3, "evaluation": 5}[suite]

@@ -45,7 +45,7 @@ def require_same(one: Path, other: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_run, finished_run, tmp_path, monkeypatch, step):
     arguments = ["schedule.epochs=4", "deterministic=true"]
     finished_run(*arguments)

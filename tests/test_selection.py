@@ -61,8 +61,8 @@ def test_three_ways_to_choose_an_epoch_stand_side_by_side(tiny_run, evaluated, f
 @pytest.mark.parametrize(
     "killed",
     [
-        "bdlf.runs.tracker.Tracker.epoch",
-        "bdlf.training.selected.SelectedWeights.keep",
+        pytest.param("bdlf.runs.tracker.Tracker.epoch", marks=pytest.mark.slow),
+        pytest.param("bdlf.training.selected.SelectedWeights.keep", marks=pytest.mark.slow),
         "bdlf.runs.metrics_log.MetricsLog.amend",
     ],
 )
@@ -137,7 +137,14 @@ MOMENTS = {
 """After what the run is killed."""
 
 
-@pytest.mark.parametrize(("moment", "keep", "damaged"), [*zip(MOMENTS, (2, 1, 2), (True, False, False), strict=True)])
+@pytest.mark.parametrize(
+    ("moment", "keep", "damaged"),
+    [
+        ("the checkpoint of the second epoch is written", 2, True),
+        pytest.param("the third epoch is scored", 1, False, marks=pytest.mark.slow),
+        pytest.param("the weights of the third epoch are kept", 2, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_chosen_epoch_is_of_the_timeline_that_the_run_ends_on(
     tiny_run, monkeypatch, folder_of, evaluated, moment, keep, damaged
 ):

@@ -73,6 +73,7 @@ def results(tmp_path: Path) -> list[Path]:
     return sorted(tmp_path.glob("out/synthetic/*/seed0/result.json"))
 
 
+@pytest.mark.slow
 def test_table2_killed_after_three_runs_only_the_others(sweep, tmp_path):
     table2 = ["sweeps=table2", "seed=0", "schedule.epochs=1", "schedule.steps_per_epoch=1"]
     process = sweep(*table2)

@@ -64,6 +64,7 @@ def test_commas_separate_the_members_of_one_list_and_make_no_jobs():
     assert read == ['what=["terms","batch"]', "pids=[5,6]", 'runs=["a/b","c d"]', "what=terms"]
 
 
+@pytest.mark.slow
 def test_two_calls_write_the_same_bytes(finished_run, drawn, tmp_path):
     arguments = (f"run={finished_run()}", "what=distances")
     code, out, err = drawn(*arguments)
@@ -90,6 +91,7 @@ def test_a_run_without_weights_shows_what_needs_none(finished_run, drawn, tmp_pa
     assert "Left out" in (tmp_path / "figures" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_foreign_file_is_drawn_like_the_run_that_it_came_from(finished_run, command, drawn, tmp_path, test_set):
     folder = finished_run()
     words = [f"run={folder}", "save_features=true", f"output={tmp_path}/scored", "devices=cpu"]

@@ -245,7 +245,10 @@ ASKED_LATER = {
 """What an unfinished run was started with; what it may not be called with then; what the message says."""
 
 
-@pytest.mark.parametrize("recorded", ASKED_LATER)
+@pytest.mark.parametrize(
+    "recorded",
+    [asked if k == 0 else pytest.param(asked, marks=pytest.mark.slow) for k, asked in enumerate(ASKED_LATER)],
+)
 def test_an_unfinished_run_whose_epochs_are_compared_is_not_scored_in_two_ways(
     tiny_run, folder_of, monkeypatch, recorded
 ):
