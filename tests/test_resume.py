@@ -71,6 +71,7 @@ def test_checkpoints_in_the_middle_of_an_epoch_change_no_number(tiny_run, finish
     require_same(folder, folder_of())
 
 
+@pytest.mark.slow
 def test_where_the_images_lie_changes_no_number(tiny_run, tmp_path, folder_of):
     code, out, _ = tiny_run("deterministic=true")
     assert code == 0 and out.count("images     ") == out.count("MiB on disk") == 1
@@ -140,6 +141,7 @@ def test_what_scoring_breaks_is_scored_on_the_next_call(tiny_run, monkeypatch, f
     assert pd.read_csv(folder / "metrics.csv")["mAP/ir_to_vis-all-all/ema"].iloc[-1] == row["mean"]["mAP"]
 
 
+@pytest.mark.slow
 def test_rows_of_metrics_that_are_lost_are_missed(tiny_run, monkeypatch, folder_of):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5)

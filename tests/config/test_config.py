@@ -232,7 +232,7 @@ def test_every_yaml_is_reached():
     """A file that no group option names would never be read."""
     primary = {file.stem for file in CONF.glob("*.yaml")}
     assert primary == {"config", "synthesize", "benchmark"}
-    assert {file.stem for file in (CONF / "on_disk").glob("*.yaml")} == {"evaluate", "check"}
+    assert {file.stem for file in (CONF / "on_disk").glob("*.yaml")} == {"evaluate", "check", "probe", "visualize"}
     assert {file.stem for file in (CONF / "on_disk/dataset").glob("*.yaml")} == {"sysu", "regdb", "llcm", "synthetic"}
     groups = {option.split("=")[0] for option in OPTIONS}
     defaults = OmegaConf.load(CONF / "config.yaml").defaults
@@ -244,7 +244,7 @@ def test_every_yaml_is_reached():
 def test_every_command_finds_a_dataset_in_the_same_place(name, monkeypatch):
     monkeypatch.setenv("BDLF_DATA", "/data")
     trained = composed.__wrapped__(f"dataset={name}").dataset  # not one composed in another environment
-    for command in ("evaluate", "check"):
+    for command in ("evaluate", "check", "probe", "visualize"):
         with initialize_config_dir(str(CONF / "on_disk"), version_base="1.3"):
             source = OmegaConf.to_object(compose(command, [f"dataset={name}"])).dataset
         assert (source.name, source.root) == (trained.name, trained.root)

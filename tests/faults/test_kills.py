@@ -112,6 +112,7 @@ def until(kills: int, kill: Callable[[int], list[str]], seed: int) -> tuple[Coun
     return places, seed - first
 
 
+@pytest.mark.slow
 def test_five_kills(kill):
     gap = kill(1, op="replace last.pt", at=2, when="before")  # the older one has moved on, the new one is not there
     until(5 - len(gap), kill, seed=100)
