@@ -263,7 +263,7 @@ def test_dry_run_of_a_sweep_names_every_job_and_the_time_and_leaves_no_run(sweep
 
 
 def test_a_sweep_that_is_asked_to_stop_saves_its_job_which_nobody_else_may_write(sweep, tiny_run, tmp_path):
-    arguments = ["variant=dfe", "schedule.epochs=60"]
+    arguments = ["variant=dfe", "schedule.epochs=40"]
     process = sweep("-m", "seed=0,1", *arguments)
     while not list(tmp_path.glob("out/synthetic/*/seed0/metrics.csv")) and process.poll() is None:
         time.sleep(0.02)
