@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bdlf.config.schema import Mmn as Options
 from bdlf.datasets.description import MODALITIES
+from bdlf.methods.inference import check_embed, groups_of
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import bn_neck, classifier
@@ -205,17 +206,12 @@ class MMN(nn.Module):
             InputError: an unknown `modality` or `feature`.
             RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
         """
-        check_choice("modality", modality, MODALITIES)
-        check_choice("feature", feature, EMBEDDED)
-        if self.training:
-            raise RuntimeError("embed() is inference: call eval() on the model first")
+        check_embed(self, modality, feature, EMBEDDED)
         return cast(Tensor, MMNEmbedder(self.trunk, self.necks, middle=feature == "after_bn").eval()(images, modality))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All learnable parameters: `backbone` (with what makes the middle images), and `heads`."""
-        modules = [*self.necks, *self.classifiers, *([] if self.map is None else [self.map])]
-        heads = [parameter for head in modules for parameter in head.parameters() if parameter.requires_grad]
-        return {"backbone": list(self.trunk.parameters()), "heads": heads, "projection": []}
+        return groups_of(self.trunk, (self.necks, self.classifiers, self.map))
 
     def _mapped(self, e: nn.Sequential, parts: Float[Tensor, "rows parts wide"]) -> Float[Tensor, "rows parts narrow"]:
         """e of the middle images' stripes. Those of both modalities pass as one batch for each stripe."""

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bdlf.datasets.description import MODALITIES
+from bdlf.methods.inference import check_embed
 from bdlf.networks.backbone import STAGES, Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import bn_neck, classifier
@@ -147,7 +148,7 @@ class SGIEL(nn.Module):
         """The pooled features of every image and silhouette, `pooled`, (rows, C)."""
         visible, infrared, *silhouettes = images.chunk(len(self.views))
         pooled = [self.backbone(visible, "vis"), self.backbone(infrared, "ir")]
-        # Nobody reads the features of silhouettes whose shape no term needs.
+        # If no term reads the body shape, the silhouettes are not computed.
         shapes = self.backbone.shapes(*silhouettes) if self._reads_shape else torch.zeros_like(torch.cat(pooled))
         return {"pooled": torch.cat([*pooled, shapes])}
 
@@ -182,10 +183,7 @@ class SGIEL(nn.Module):
             InputError: an unknown `modality` or `feature`.
             RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
         """
-        check_choice("modality", modality, MODALITIES)
-        check_choice("feature", feature, EMBEDDED)
-        if self.training:
-            raise RuntimeError("embed() is inference: call eval() on the model first")
+        check_embed(self, modality, feature, EMBEDDED)
         pooled: Tensor = self.backbone(images, modality)
         return pooled if feature == "before_bn" else cast(Tensor, self.necks[modality](pooled))
 

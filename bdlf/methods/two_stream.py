@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bdlf.config.schema import TwoStream as Options
-from bdlf.datasets.description import MODALITIES
+from bdlf.methods.inference import check_embed, groups_of
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import bn_neck, classifier
@@ -121,10 +121,7 @@ class TwoStreamNetwork(nn.Module):
             InputError: an unknown `modality` or `feature`.
             RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
         """
-        check_choice("modality", modality, MODALITIES)
-        check_choice("feature", feature, EMBEDDED)
-        if self.training:
-            raise RuntimeError("embed() is inference: call eval() on the model first")
+        check_embed(self, modality, feature, EMBEDDED)
         pooled: Tensor = self.backbone(images, (modality,))
         if feature == "before_bn":
             return pooled
@@ -136,9 +133,7 @@ class TwoStreamNetwork(nn.Module):
 
         The non-local blocks are new, but learn at the backbone's rate [lineage].
         """
-        heads = [one for one in (self.neck, self.classifier) if one is not None]
-        learnt = [parameter for head in heads for parameter in head.parameters() if parameter.requires_grad]
-        return {"backbone": list(self.backbone.parameters()), "heads": learnt, "projection": []}
+        return groups_of(self.backbone, (self.neck, self.classifier))
 
 
 def build(

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bdlf.config.schema import Beg, Dfe
-from bdlf.datasets.description import MODALITIES
 from bdlf.methods.bdlf.beg import Fusion, Projection
 from bdlf.methods.bdlf.dfe import DetailExtractor
+from bdlf.methods.inference import check_embed
 from bdlf.networks.backbone import STAGES, Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import Embedder, bn_neck, classifier
@@ -156,10 +156,7 @@ class BDLF(nn.Module):
             RuntimeError: the network is in training mode, in which a feature depends on the batch and every call
                 changes the statistics of BatchNorm.
         """
-        check_choice("modality", modality, MODALITIES)
-        check_choice("feature", feature, EMBEDDED)
-        if self.training:
-            raise RuntimeError("embed() is inference: call eval() on the model first")
+        check_embed(self, modality, feature, EMBEDDED)
         module = self.backbone if feature == "before_bn" else self.embedder
         embedded: Tensor = module(images)
         return embedded

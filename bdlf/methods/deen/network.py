@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bdlf.config.schema import Deen as Options
-from bdlf.datasets.description import MODALITIES
 from bdlf.methods.deen.dee import BRANCHES, DEE
 from bdlf.methods.deen.mfa import MFA
+from bdlf.methods.inference import check_embed, groups_of
 from bdlf.networks.backbone import Backbone
 from bdlf.networks.embeddings import Embeddings
 from bdlf.networks.heads import bn_neck, classifier
@@ -179,14 +179,9 @@ class DEEN(nn.Module):
             InputError: an unknown `modality` or `feature`.
             RuntimeError: the model is in training mode, where rows depend on the batch and change the statistics.
         """
-        check_choice("modality", modality, MODALITIES)
-        check_choice("feature", feature, EMBEDDED)
-        if self.training:
-            raise RuntimeError("embed() is inference: call eval() on the model first")
+        check_embed(self, modality, feature, EMBEDDED)
         return cast(Tensor, self.embedder(images, modality))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All learnable parameters: `backbone` (with MFA and DEE, as in the released code) and `heads`."""
-        heads = [one for one in (self.neck, self.classifier) if one is not None]
-        learnt = [parameter for head in heads for parameter in head.parameters() if parameter.requires_grad]
-        return {"backbone": list(self.trunk.parameters()), "heads": learnt, "projection": []}
+        return groups_of(self.trunk, (self.neck, self.classifier))
