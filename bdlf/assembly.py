@@ -186,7 +186,7 @@ def build_objective(config: Config) -> Objective:
     for name in weights:
         options[name] = dataclasses.asdict(terms[name])
         del options[name]["enabled"], options[name]["weight"]
-    balance = BALANCED if config.method.name == "sgiel" and config.method.sgiel.balanced else ()
+    balance = BALANCED if config.method.sgiel.balanced else ()  # no other method has these terms
     objective = Objective(weights, options=options, ramp=config.loss.ramp, balance=balance)
     if objective.teacher and not config.ema.enabled:
         raise InputError("loss.related learns from the average of the weights, which ema=off leaves out; use ema=on")

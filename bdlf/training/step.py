@@ -67,7 +67,8 @@ class Stepper:
         self._learner = learner
         self._parameters = [one for one in learner.network.parameters() if one.requires_grad]
         self._buffers = Buffers(learner.network)
-        self._teacher_buffers = None if learner.averaged is None else Buffers(learner.averaged.module)
+        teacher = learner.averaged if learner.objective.teacher else None
+        self._teacher_buffers = None if teacher is None else Buffers(teacher.module)
         _give_momenta_a_value(learner.optimizer)
         device = self._parameters[0].device
         self._good = torch.ones((), dtype=torch.bool, device=device)
@@ -117,10 +118,10 @@ class Stepper:
         """What the network makes of a batch, and the teacher if a term reads it. The batch seeds what they draw."""
         device = batch.images.device
         with seeded(batch.seed, device):
-            teacher = self._teach(batch) if self._learner.objective.teacher else None
-        with seeded(batch.seed, device):
             embeddings: Embeddings = self._learner.model(batch.images, batch.labels)
-        embeddings.teacher = teacher
+        if self._learner.objective.teacher:
+            with seeded(batch.seed, device):
+                embeddings.teacher = self._teach(batch)
         return embeddings
 
     @torch.no_grad()
